@@ -1,0 +1,14 @@
+//! What every layer may lean on: time, digests, limits, files and the one classification of faults.
+//!
+//! Nothing here knows of TUF, of HTTP or of an ecosystem.
+
+pub mod clock;
+pub mod digest;
+pub mod fault;
+pub mod files;
+pub mod limits;
+
+pub use clock::{Clock, SharedClock, SystemClock};
+pub use digest::{Algorithm, Digest, Digests, Hasher, Mismatch};
+pub use fault::Fault;
+pub use limits::{ByteSize, Span};

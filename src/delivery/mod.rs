@@ -1,0 +1,1 @@
+//! From an authorised target to verified bytes: joins cache and upstream.

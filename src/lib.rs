@@ -1,0 +1,19 @@
+//! tufgate: a transparent, verifying, caching proxy.
+//!
+//! Unmodified installers talk to it as if it were their index. It fetches and verifies TUF metadata itself, caches what
+//! is approved, and refuses whatever is unsigned or stale. `docs/ARCHITECTURE.md` is the map: which layer may name
+//! which, and how a request travels.
+
+pub mod approve;
+pub mod base;
+pub mod cache;
+pub mod delivery;
+pub mod front;
+pub mod lockfile;
+pub mod repository;
+pub mod simple;
+pub mod telemetry;
+pub mod trust;
+pub mod tuf;
+pub mod updater;
+pub mod upstream;

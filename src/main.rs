@@ -1,0 +1,3 @@
+//! The `tufgate` binary.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The repository we write: keys, roles, layout, publication.

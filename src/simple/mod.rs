@@ -1,0 +1,1 @@
+//! Python's Simple API: names, file names, the JSON 1.4 model, HTML. Pure.

@@ -1,0 +1,1 @@
+//! Metrics, audit records, log set-up.

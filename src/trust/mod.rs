@@ -1,0 +1,1 @@
+//! Which repositories must say yes for a mount.

@@ -1,0 +1,1 @@
+//! Drives `tuf` with `upstream`: refresh, persisted trusted metadata, delegated roles.

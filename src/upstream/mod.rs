@@ -1,0 +1,1 @@
+//! The HTTP client. Everything it returns is unverified.
