@@ -13,6 +13,8 @@ pub mod lockfile;
 pub mod repository;
 pub mod simple;
 pub mod telemetry;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod trust;
 pub mod tuf;
 pub mod updater;

@@ -438,3 +438,126 @@ fn unescaped(name: &[u8]) -> impl Iterator<Item = u8> {
         byte => byte,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn canonical(json: &str) -> Result<String, CanonicalError> {
+        canonicalize(json.as_bytes()).map(|bytes| String::from_utf8(bytes).unwrap())
+    }
+
+    #[test]
+    fn known_answers() {
+        // The right sides are what securesystemslib's encode_canonical gives for Python's reading of the left.
+        for (json, expected) in [
+            ("{}", "{}"),
+            ("[]", "[]"),
+            (" [ 1 , 2 ] ", "[1,2]"),
+            ("{\"b\": 1, \"a\": [true, false, null]}", r#"{"a":[true,false,null],"b":1}"#),
+            (r#"{"b":{"d":1,"c":2},"a":{}}"#, r#"{"a":{},"b":{"c":2,"d":1}}"#),
+            ("-0", "0"),
+            ("-12", "-12"),
+            ("123456789012345678901234567890", "123456789012345678901234567890"),
+            (r#""\u0041\/\b\f\n\r\t""#, "\"A/\u{8}\u{c}\n\r\t\""),
+            (r#""\"\\""#, r#""\"\\""#),
+            (r#""\ud83d\ude00 \u00e9""#, "\"\u{1F600} é\""),
+            ("\"\u{7f}\u{2028}\"", "\"\u{7f}\u{2028}\""),
+            // By code point, where UTF-16 (RFC 8785) would have it the other way round.
+            ("{\"\u{1F600}\":1,\"\u{FFFD}\":2}", "{\"\u{FFFD}\":2,\"\u{1F600}\":1}"),
+            // By the name itself, not by its escaped form: `"` comes before `#`, and before `\\`.
+            (r##"{"#":1,"\"":2,"\\":3,"A":4}"##, r##"{"\"":2,"#":1,"A":4,"\\":3}"##),
+            (r#"{"ab":1,"a":2,"":3}"#, r#"{"":3,"a":2,"ab":1}"#),
+        ] {
+            assert_eq!(canonical(json).as_deref(), Ok(expected), "{json}");
+        }
+    }
+
+    #[test]
+    fn what_two_readers_could_read_differently_is_refused() {
+        for json in ["1.0", "1e5", "1E-5", "[0.5]"] {
+            assert!(matches!(canonical(json), Err(CanonicalError::Float { .. })), "{json}");
+        }
+        for json in [r#"{"a":1,"a":1}"#, r#"{"a":1,"b":2,"\u0061":3}"#, r#"[{"x":{"":1,"":2}}]"#] {
+            assert!(matches!(canonical(json), Err(CanonicalError::Duplicate { .. })), "{json}");
+        }
+        for json in [r#""\ud800""#, r#""\udc00""#, r#""\ud800\u0041""#, r#""\ud800x""#, r#""\ud83d\ud83d""#] {
+            assert!(matches!(canonical(json), Err(CanonicalError::Surrogate { .. })), "{json}");
+        }
+        assert_eq!(canonicalize(b"\"\xff\""), Err(CanonicalError::Utf8 { offset: 1 }));
+    }
+
+    #[test]
+    fn what_is_not_json_is_refused() {
+        for json in [
+            "",
+            " ",
+            "{",
+            "[",
+            "}",
+            "[1",
+            "[1,]",
+            "[,1]",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{\"a\":1,}",
+            "{a:1}",
+            "{1:1}",
+            "01",
+            "-",
+            "-01",
+            "+1",
+            ".5",
+            "nul",
+            "True",
+            "NaN",
+            "Infinity",
+            "'a'",
+            "\"",
+            "\"\\x\"",
+            "\"\\u12g4\"",
+            "\"\\u12",
+            "\"a\nb\"",
+            "\"a\0b\"",
+            "1 2",
+            "{}{}",
+            "\u{feff}{}",
+            "[1]//",
+            "\u{a0}1",
+        ] {
+            assert!(matches!(canonical(json), Err(CanonicalError::Syntax { .. })), "{json}");
+        }
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(canonical(&nested(DEPTH_MAX)).is_ok());
+        assert_eq!(canonical(&nested(DEPTH_MAX + 1)), Err(CanonicalError::Depth { offset: DEPTH_MAX }));
+    }
+
+    #[test]
+    fn the_envelope_is_split_where_its_members_stand() {
+        let json = br#" {"x": [1.0e0], "signatures": [ 1 ], "signed" : {"b":1, "a":2} } "#;
+        assert!(matches!(split_envelope(json), Err(CanonicalError::Float { .. })));
+        let json = br#" {"x": [10], "signatures": [ 1 ], "signed" : {"b":1, "a":2} } "#;
+        let parts = split_envelope(json).unwrap().unwrap();
+        assert_eq!(&json[parts.signed], br#"{"b":1, "a":2}"#);
+        assert_eq!(&json[parts.signatures], b"[ 1 ]");
+        assert_eq!(parts.canonical, br#"{"a":2,"b":1}"#);
+    }
+
+    #[test]
+    fn what_is_no_envelope_has_no_parts() {
+        for json in ["{}", "[]", "1", "null", r#"{"signed":{}}"#, r#"{"signatures":[]}"#] {
+            assert!(split_envelope(json.as_bytes()).unwrap().is_none(), "{json}");
+        }
+        for json in [
+            r#"{"signed":{},"signatures":[],"signed":{}}"#,
+            r#"{"signed":{},"\u0073igned":{}}"#,
+            r#"{"signed":{},"signatures":[],"x":1,"x":1}"#,
+        ] {
+            assert_eq!(split_envelope(json.as_bytes()).unwrap_err(), CanonicalError::Duplicate { offset: 0 }, "{json}");
+        }
+    }
+}

@@ -168,11 +168,9 @@ pub enum TufError {
         /// The path.
         path: TargetPath,
     },
-    /// The record of what was trusted before is torn or was changed: its check sum does not match.
-    #[error("the rollback record of role {} is damaged: {}", Shown(.role.as_str()), Shown(.detail))]
+    /// The record of what was trusted before is torn or was changed.
+    #[error("the rollback record is damaged: {}", Shown(.detail))]
     Floor {
-        /// The role the record is of.
-        role: RoleName,
         /// What is wrong.
         detail: String,
     },
@@ -222,9 +220,8 @@ impl TufError {
             | Self::Hash { role, .. }
             | Self::Length { role, .. }
             | Self::NotInSnapshot { role }
-            | Self::WrongDelegation { role }
-            | Self::Floor { role, .. } => Some(role),
-            Self::RootVersion { .. } | Self::NoDigest { .. } | Self::TargetUrl { .. } => None,
+            | Self::WrongDelegation { role } => Some(role),
+            Self::RootVersion { .. } | Self::Floor { .. } | Self::NoDigest { .. } | Self::TargetUrl { .. } => None,
         }
     }
 }

@@ -276,7 +276,7 @@ fn standing_floor<T: super::schema::Role>(
 ) -> Result<Option<Verified<T>>, TufError> {
     let Some(bytes) = bytes else { return Ok(None) };
     let document = Unverified::<T>::parse(name, Bytes::copy_from_slice(bytes), limits)
-        .map_err(|error| TufError::Floor { role: name.clone(), detail: error.to_string() })?;
+        .map_err(|error| TufError::Floor { detail: error.to_string() })?;
     Ok(verify(document, &[authority]).ok())
 }
 
