@@ -55,7 +55,7 @@ pub enum TufError {
         actual: usize,
     },
     /// No signature of the role's keys is valid.
-    #[error("no signature on role {} is valid under the {threshold} needed of {}", Shown(.role.as_str()), Shown(.by.as_str()))]
+    #[error("role {} has no valid signature of the {threshold} that {} asks for", Shown(.role.as_str()), Shown(.by.as_str()))]
     Signature {
         /// The role.
         role: RoleName,

@@ -188,7 +188,8 @@ fn a_role_that_was_verified_is_used_by_the_next_search_until_it_expires() {
 
 #[test]
 fn a_delegated_role_that_is_expired_mixed_changed_or_unsigned_ends_the_search() {
-    let bent: [(&str, fn(&mut TestRepository)); 5] = [
+    type Bend = fn(&mut TestRepository);
+    let bent: [(&str, Bend); 5] = [
         ("expired", |repository| {
             repository.delegated.get_mut("a").unwrap().expires = earlier();
             repository.publish();
