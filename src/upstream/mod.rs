@@ -16,6 +16,8 @@ mod origins;
 mod retry;
 mod settings;
 #[cfg(test)]
+mod tests;
+#[cfg(test)]
 pub(crate) mod testserver;
 mod via;
 
