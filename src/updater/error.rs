@@ -82,16 +82,6 @@ pub enum UpdaterError {
         /// What is required.
         minimum: u64,
     },
-    /// Upstream offers an older chain of roots than was followed before.
-    #[error("root of repository \"{repository}\" ends at version {offered}, version {trusted} was trusted before")]
-    RootRollback {
-        /// The repository.
-        repository: String,
-        /// The version that was reached before.
-        trusted: Version,
-        /// The version that is reached now.
-        offered: Version,
-    },
     /// The fetched first root is not the pinned one (`root_sha256`).
     #[error("1.root.json of repository \"{repository}\" is not the pinned one: expected {expected}, got {actual}")]
     RootPin {
@@ -183,18 +173,16 @@ impl UpdaterError {
                 other => other,
             },
             Self::Deadline { .. } | Self::Interrupted { .. } => Fault::Unavailable,
-            Self::Damaged { .. } | Self::State { .. } | Self::Setting { .. } | Self::TargetTooLarge { .. } => {
-                Fault::Local
-            }
+            Self::Damaged { .. } | Self::State { .. } | Self::Setting { .. } => Fault::Local,
             Self::NotLoaded { .. }
             | Self::TooLarge { .. }
             | Self::Stale { .. }
             | Self::Unchanged { .. }
             | Self::RootTooOld { .. }
-            | Self::RootRollback { .. }
             | Self::RootPin { .. }
             | Self::Rotations { .. }
-            | Self::Target { .. } => Fault::Refused,
+            | Self::Target { .. }
+            | Self::TargetTooLarge { .. } => Fault::Refused,
         }
     }
 
@@ -209,7 +197,6 @@ impl UpdaterError {
             Self::Stale { .. } => "stale",
             Self::Unchanged { .. } => "expired",
             Self::RootTooOld { .. } => "version",
-            Self::RootRollback { .. } => "rollback",
             Self::RootPin { .. } | Self::Target { .. } => "hash",
             Self::Rotations { .. } => "limit",
             Self::Damaged { .. } | Self::State { .. } => "state",

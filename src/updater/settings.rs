@@ -232,7 +232,8 @@ mod tests {
         assert_eq!(one.metadata_url.len(), 1);
         one.check().unwrap();
         let two: Settings =
-            toml::from_str("name = 'a'\nroot = 'r'\nmetadata_url = ['https://a.example/', 'file:///srv/m/']\n").unwrap();
+            toml::from_str("name = 'a'\nroot = 'r'\nmetadata_url = ['https://a.example/', 'file:///srv/m/']\n")
+                .unwrap();
         assert_eq!(two.metadata_url.len(), 2);
         two.check().unwrap();
         let typo = toml::from_str::<Settings>("name = 'a'\nroot = 'r'\nmetadata_url = 'https://a/'\nrefresh = '5m'\n");
