@@ -83,6 +83,8 @@ impl Editor {
         let published = Published::read(&layout)?;
         let root = read_draft(&layout, ROOT_DRAFT)?;
         let targets = read_draft(&layout, TARGETS_DRAFT)?;
+        // What an approval that failed has left behind.
+        remove_unneeded(&layout, targets.as_ref())?;
         Ok(Self { layout, settings, published, root, targets, resumed, _lock: lock })
     }
 
@@ -176,19 +178,7 @@ impl Editor {
 
     /// How the staged change differs from what is published.
     pub fn change(&self) -> Change {
-        let mut change = Change { root: self.root.as_ref().is_some_and(|root| !same_root(root, &self.published.root)), ..Change::default() };
-        let Some(staged) = &self.targets else { return change };
-        let before = &self.published.targets.targets;
-        for (path, file) in &staged.targets {
-            match before.get(path) {
-                None => change.added.push(path.to_string()),
-                Some(known) if known != file => change.changed.push(path.to_string()),
-                Some(_) => {}
-            }
-        }
-        let gone = before.keys().filter(|path| !staged.targets.contains_key(*path));
-        change.removed = gone.map(ToString::to_string).collect();
-        change
+        difference(&self.published, self.root.as_ref(), self.targets.as_ref())
     }
 
     /// Writes the staged change. Drafts that equal what is published are dropped.
@@ -217,13 +207,33 @@ impl Editor {
         self.targets.as_ref()
     }
 
-    pub(super) fn published(&self) -> &Published {
-        &self.published
-    }
-
     fn targets_mut(&mut self) -> &mut Targets {
         self.targets.get_or_insert_with(|| self.published.targets.clone())
     }
+}
+
+/// How what is staged on disk differs from what is published.
+pub(super) fn staged_change(layout: &Layout, published: &Published) -> Result<Change, RepositoryError> {
+    let root: Option<Root> = read_draft(layout, ROOT_DRAFT)?;
+    let targets: Option<Targets> = read_draft(layout, TARGETS_DRAFT)?;
+    Ok(difference(published, root.as_ref(), targets.as_ref()))
+}
+
+fn difference(published: &Published, root: Option<&Root>, targets: Option<&Targets>) -> Change {
+    let root = root.is_some_and(|root| !same_root(root, &published.root));
+    let mut change = Change { root, ..Change::default() };
+    let Some(staged) = targets else { return change };
+    let before = &published.targets.targets;
+    for (path, file) in &staged.targets {
+        match before.get(path) {
+            None => change.added.push(path.to_string()),
+            Some(known) if known != file => change.changed.push(path.to_string()),
+            Some(_) => {}
+        }
+    }
+    let gone = before.keys().filter(|path| !staged.targets.contains_key(*path));
+    change.removed = gone.map(ToString::to_string).collect();
+    change
 }
 
 /// Forgets the staged change on disk, once it is published.

@@ -18,7 +18,7 @@ use super::{
     Change, Editor, Layout, Lifetimes, RepositoryError,
     keys::{KeyFolder, PublicPart, Signer as _},
     layout::{METADATA_MAX, PublishLock, own_folder},
-    published::{Overlay, Published},
+    published::{Online, Overlay, Published},
 };
 use crate::{
     base::{
@@ -271,6 +271,17 @@ impl<'a> Making<'a> {
     /// root find what it asks for.
     pub(super) fn finish(self, stored: Vec<StoredFile>, clears_staged: bool) -> Result<Pending, RepositoryError> {
         Published::rehearse(self.layout, &self.overlay, self.now)?;
+        self.into_pending(stored, clears_staged)
+    }
+
+    /// As `finish`, for the online roles alone: rehearsed as far as snapshot, since targets may be large, may have
+    /// expired, and does not change.
+    pub(super) fn finish_online(self) -> Result<Pending, RepositoryError> {
+        Online::rehearse(self.layout, &self.overlay, self.now)?;
+        self.into_pending(Vec::new(), false)
+    }
+
+    fn into_pending(self, stored: Vec<StoredFile>, clears_staged: bool) -> Result<Pending, RepositoryError> {
         let rank = |name: &str| match name {
             "timestamp.json" => 2,
             name if name.ends_with(".root.json") => 1,

@@ -8,8 +8,8 @@ use super::{Layout, RepositoryError, layout::METADATA_MAX};
 use crate::{
     base::files,
     tuf::{
-        Floors, RootStage, SnapshotStage, TufError,
-        schema::{Root, Snapshot, Targets, Timestamp, Version},
+        Floors, RootStage, TIMESTAMP_FILE_NAME, TargetsStage, TufError,
+        schema::{Root, Snapshot, Targets, Timestamp},
     },
 };
 
@@ -54,10 +54,7 @@ impl Published {
     /// anchor would at `now`.
     pub(super) fn rehearse(layout: &Layout, overlay: &Overlay, now: Moment) -> Result<(), RepositoryError> {
         let reader = Reader { layout, overlay };
-        reader.all(now).map(drop).map_err(|trouble| match trouble {
-            Trouble::Read(error) => error,
-            Trouble::Verify(error) => RepositoryError::WouldNotVerify { why: error.to_string() },
-        })
+        reader.all(now).map(drop).map_err(Trouble::of_rehearsal)
     }
 }
 
@@ -68,6 +65,12 @@ impl Online {
         let reader = Reader { layout, overlay: &overlay };
         reader.online(BEFORE_ALL).map(|(online, _)| online).map_err(|trouble| trouble.of_published(layout))
     }
+
+    /// As [`Published::rehearse`], as far as snapshot.
+    pub(super) fn rehearse(layout: &Layout, overlay: &Overlay, now: Moment) -> Result<(), RepositoryError> {
+        let reader = Reader { layout, overlay };
+        reader.online(now).map(drop).map_err(Trouble::of_rehearsal)
+    }
 }
 
 enum Trouble {
@@ -76,6 +79,13 @@ enum Trouble {
 }
 
 impl Trouble {
+    fn of_rehearsal(self) -> RepositoryError {
+        match self {
+            Self::Read(error) => error,
+            Self::Verify(error) => RepositoryError::WouldNotVerify { why: error.to_string() },
+        }
+    }
+
     fn of_published(self, layout: &Layout) -> RepositoryError {
         match self {
             Self::Read(error) => error,
@@ -115,15 +125,28 @@ impl Reader<'_> {
             .ok_or_else(|| RepositoryError::damaged(self.layout.metadata().join(name), "the file is missing"))
     }
 
-    fn online(&self, now: Moment) -> Result<(Online, SnapshotStage), Trouble> {
-        todo_stage(self, now)
+    /// Follows the chain of roots from the anchor to its end, then timestamp and snapshot.
+    fn online(&self, now: Moment) -> Result<(Online, TargetsStage), Trouble> {
+        let anchor = files::read_bounded(&self.layout.anchor(), METADATA_MAX).map_err(RepositoryError::from)?;
+        let mut roots = RootStage::start(anchor)?;
+        while let Some(bytes) = self.file(&roots.request().file_name)? {
+            roots.accept_root(bytes)?;
+        }
+        let stage = roots.finish(now)?.accept(self.needed(TIMESTAMP_FILE_NAME)?, &Floors::new(), now)?;
+        let snapshot = self.needed(&stage.request().file_name)?;
+        let stage = stage.accept(snapshot, now)?;
+        let online = Online {
+            root: (**stage.root()).clone(),
+            timestamp: (**stage.timestamp()).clone(),
+            snapshot: (**stage.snapshot()).clone(),
+        };
+        Ok((online, stage))
     }
 
     fn all(&self, now: Moment) -> Result<Published, Trouble> {
-        todo_all(self, now)
+        let (Online { root, timestamp, snapshot }, stage) = self.online(now)?;
+        let targets = self.needed(&stage.request().file_name)?;
+        let set = stage.accept(targets, now)?;
+        Ok(Published { root, timestamp, snapshot, targets: (**set.targets()).clone() })
     }
-}
-
-fn version_file(version: Version, role: &str) -> String {
-    format!("{version}.{role}.json")
 }
