@@ -9,13 +9,15 @@ pub mod base;
 pub mod cache;
 pub mod delivery;
 pub mod front;
+pub mod index;
 pub mod lockfile;
 pub mod repository;
+pub mod server;
 pub mod simple;
 pub mod telemetry;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
-pub mod trust;
+// pub mod trust;
 pub mod tuf;
 pub mod updater;
 pub mod upstream;

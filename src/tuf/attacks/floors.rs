@@ -214,15 +214,15 @@ fn the_floor_of_roots_never_falls() {
 #[test]
 fn floors_read_back_what_they_write() {
     let (_, floors) = seen();
-    assert_eq!(Floors::from_json(&floors.to_json().unwrap()).unwrap(), floors);
+    assert_eq!(Floors::from_json(&floors.to_json()).unwrap(), floors);
     let none = Floors::new();
-    assert_eq!(Floors::from_json(&none.to_json().unwrap()).unwrap(), none);
+    assert_eq!(Floors::from_json(&none.to_json()).unwrap(), none);
 }
 
 #[test]
 fn damaged_floors_are_an_error_and_not_no_floors() {
     let (_, floors) = seen();
-    let json = String::from_utf8(floors.to_json().unwrap()).unwrap();
+    let json = String::from_utf8(floors.to_json()).unwrap();
     let changed = json.replace("2026-07-01", "2026-07-02");
     let lowered = json.replace("\"version\":1}", "\"version\":2}");
     assert!(changed != json && lowered != json);
