@@ -15,7 +15,7 @@ pub use settings::{Index, ListingRole, Settings, Unsigned, YankedBy};
 pub use target::{ListingPath, TargetTemplate};
 
 use super::{MountPath, mount::SettingsError};
-use crate::simple::ProjectName;
+use crate::simple::{ProjectName, filename::Distribution};
 
 /// One mount that speaks the Simple API. Holds settings only; every method is pure.
 #[derive(Clone, Debug)]
@@ -70,6 +70,20 @@ impl Front {
             true => targets.into_iter().map(|target| target + METADATA).collect(),
             false => targets,
         }
+    }
+
+    /// The project that a target belongs to: that of a signed listing where the mount has listings, else that of the
+    /// file name. `None` for targets of another kind.
+    pub fn project_of(&self, target: &str) -> Option<ProjectName> {
+        let mut segments = target.split('/');
+        if self.settings.listing_path.is_none() {
+            let distribution = Distribution::parse(segments.next_back()?).ok()?;
+            return distribution.candidates.into_iter().next().map(|candidate| candidate.project);
+        }
+        segments.find_map(|segment| {
+            let project = ProjectName::parse(segment).ok()?;
+            (self.listing_target(&project).as_deref() == Some(target)).then_some(project)
+        })
     }
 
     /// Where a requested file is upstream; `None` where the mount has no such file base.
