@@ -1,21 +1,17 @@
 //! The dialect of pip and uv: routes, file URLs, target paths, and pages put together from facts.
 
-mod bases;
 mod compose;
 mod routes;
 pub mod settings;
-mod target;
 
 use url::Url;
 
-pub use bases::{FileBases, LinkError, Located};
 pub use compose::{Composed, Counts, Fact, Lookup, Lookups, Signed};
 pub use routes::{FileRoute, Route};
 pub use settings::{Index, ListingRole, Settings, Unsigned, YankedBy};
-pub use target::{ListingPath, TargetTemplate};
 
 use super::{MountPath, mount::SettingsError};
-use crate::simple::{ProjectName, filename::Distribution};
+use crate::simple::{FileBases, ProjectName, filename::Distribution};
 
 /// One mount that speaks the Simple API. Holds settings only; every method is pure.
 #[derive(Clone, Debug)]
@@ -31,7 +27,8 @@ impl Front {
             // Decisions: left out, files come from the origin of the index, never from what a page says.
             FileBases::of_origins(settings.index_url.iter().map(|index| &index.url))
         } else {
-            FileBases::new(settings.files_url.clone())?
+            FileBases::new(settings.files_url.clone())
+                .map_err(|error| SettingsError { key: "files_url", why: error.to_string() })?
         };
         Ok(Self { settings, bases })
     }
