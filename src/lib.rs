@@ -19,6 +19,9 @@ pub mod server;
 pub mod simple;
 pub mod telemetry;
 pub mod trust;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+// pub mod trust;
 pub mod tuf;
 pub mod updater;
 pub mod upstream;
