@@ -158,15 +158,11 @@ struct Draft {
 }
 
 impl Draft {
-    fn of(
-        editor: &Editor,
-        before: &Published,
-        lifetimes: &Lifetimes,
-        now: Moment,
-    ) -> Result<Self, RepositoryError> {
+    fn of(editor: &Editor, before: &Published, lifetimes: &Lifetimes, now: Moment) -> Result<Self, RepositoryError> {
         let keys = KeyFolder::new(editor.layout().keys());
         let mut root = editor.staged_root().cloned();
-        if root.is_none() && is_due(before.root.expires, lifetimes.root, now) && can_sign(&keys, &before.root, "root")? {
+        if root.is_none() && is_due(before.root.expires, lifetimes.root, now) && can_sign(&keys, &before.root, "root")?
+        {
             root = Some(before.root.clone());
         }
         if let Some(root) = &mut root {
@@ -446,7 +442,8 @@ fn staged_contents(layout: &Layout, editor: &Editor) -> Result<Vec<StoredFile>, 
 
 /// Where a stored target lies below `published/targets`: `a/b` becomes `a/<sha256>.b` (§6.2).
 pub(super) fn stored_path(path: &TargetPath, sha256: &str) -> Result<PathBuf, RepositoryError> {
-    let refuse = |why: &'static str| RepositoryError::TargetPath { path: path.as_str().chars().take(200).collect(), why };
+    let refuse =
+        |why: &'static str| RepositoryError::TargetPath { path: path.as_str().chars().take(200).collect(), why };
     let parts: Vec<&str> = path.as_str().split('/').collect();
     if parts.iter().any(|part| matches!(*part, "" | "." | "..") || part.contains('\\')) {
         return Err(refuse("it has an empty, `.` or `..` segment or a backslash"));
@@ -474,7 +471,8 @@ fn next(version: Version) -> Result<Version, RepositoryError> {
 /// The end of a life that begins now. Metadata knows whole seconds only: rounded up, so that a short life is one.
 pub(super) fn expires_at(now: Moment, lifetime: Span) -> Result<Moment, RepositoryError> {
     let end = jiff::SignedDuration::try_from(lifetime.duration()).ok().and_then(|span| now.checked_add(span).ok());
-    let whole = end.map(|end| if end.subsec_nanosecond() > 0 { end.as_second().saturating_add(1) } else { end.as_second() });
+    let whole =
+        end.map(|end| if end.subsec_nanosecond() > 0 { end.as_second().saturating_add(1) } else { end.as_second() });
     whole
         .and_then(|second| Moment::from_second(second).ok())
         .ok_or_else(|| encode("an expiry", format!("{lifetime} from {now} is no date")))

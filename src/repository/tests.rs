@@ -231,7 +231,10 @@ fn a_new_root_key_is_signed_by_the_old_one_and_followed_from_the_anchor() {
     fs::remove_file(dir.join("keys/root.pem")).unwrap();
     clock.forward(Span::days(200));
     let report = publish(dir, clock).unwrap();
-    assert_eq!(report.roles[0], PublishedRole { expires: report.roles[0].expires.clone(), role: "root".into(), version: 3 });
+    assert_eq!(
+        report.roles[0],
+        PublishedRole { expires: report.roles[0].expires.clone(), role: "root".into(), version: 3 }
+    );
 }
 
 #[test]
