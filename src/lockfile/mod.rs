@@ -295,3 +295,6 @@ fn shown(text: &str) -> String {
     let cut: String = text.chars().take(120).map(|c| if c.is_control() { ' ' } else { c }).collect();
     if text.chars().nth(120).is_some() { format!("{cut}...") } else { cut }
 }
+
+#[cfg(test)]
+mod tests;
