@@ -11,6 +11,7 @@ pub mod delivery;
 pub mod front;
 pub mod lockfile;
 pub mod repository;
+pub mod server;
 pub mod simple;
 pub mod telemetry;
 pub mod trust;
