@@ -2,4 +2,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may")]
 
 mod harness;
+
+mod bodies;
+mod command_line;
+mod concurrency;
+mod freshness;
 mod harness_checks;
+mod house;
+mod install;
+mod kills;
+mod layers;
+mod listings;
+mod names;
+mod quickstart;
+mod responses;
+mod unsigned;

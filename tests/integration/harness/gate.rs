@@ -109,12 +109,17 @@ pub fn run(home: &Path, arguments: &[&str]) -> Output {
 }
 
 /// How a gate ended that should not have.
-#[derive(Debug)]
 pub struct Ended {
     /// Its exit status.
     pub status: ExitStatus,
     /// What it said on stderr.
     pub stderr: Vec<String>,
+}
+
+impl std::fmt::Debug for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}\n{}", self.status, self.stderr.join("\n"))
+    }
 }
 
 /// A running gate.

@@ -48,6 +48,8 @@ pub struct Entry {
     pub metadata: Option<String>,
     /// The reason for which it is yanked.
     pub yanked: Option<String>,
+    /// The versions of Python that the page says it runs on.
+    pub requires_python: Option<String>,
 }
 
 impl Page {
@@ -62,6 +64,7 @@ impl Page {
             size: wheel.bytes.len(),
             metadata: None,
             yanked: None,
+            requires_python: None,
         });
     }
 
@@ -104,6 +107,9 @@ impl Page {
             if let Some(reason) = &file.yanked {
                 write!(html, " data-yanked=\"{reason}\"").unwrap();
             }
+            if let Some(versions) = &file.requires_python {
+                write!(html, " data-requires-python=\"{}\"", versions.replace('<', "&lt;")).unwrap();
+            }
             writeln!(html, ">{}</a><br>", file.filename).unwrap();
         }
         html + "</body></html>\n"
@@ -125,6 +131,9 @@ impl Entry {
         }
         if let Some(reason) = &self.yanked {
             file["yanked"] = json!(reason);
+        }
+        if let Some(versions) = &self.requires_python {
+            file["requires-python"] = json!(versions);
         }
         file
     }

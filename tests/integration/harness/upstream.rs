@@ -34,6 +34,8 @@ pub enum Fault {
     Hold(usize),
     /// Pieces of so many bytes with a pause after each.
     Trickle(usize, Duration),
+    /// The same with other bytes.
+    TrickleBody(Vec<u8>, usize, Duration),
     /// The connection closes without an answer.
     Silence,
 }
@@ -351,7 +353,7 @@ fn write(
 ) -> io::Result<bool> {
     // The entity tag stays that of the true file: a liar keeps it when it changes the bytes.
     let tag = format!("\"{}\"", &sha256(&answer.body)[..32]);
-    if let Some(Fault::Body(bytes) | Fault::Chunked(bytes)) = &fault {
+    if let Some(Fault::Body(bytes) | Fault::Chunked(bytes) | Fault::TrickleBody(bytes, ..)) = &fault {
         answer.body = Arc::new(bytes.clone());
     }
     let chunked = matches!(fault, Some(Fault::Chunked(_)));
@@ -386,7 +388,7 @@ fn write(
             return Ok(false);
         }
         Some(Fault::Chunked(_)) => write_chunked(stream, body)?,
-        Some(Fault::Trickle(piece, pause)) => {
+        Some(Fault::Trickle(piece, pause) | Fault::TrickleBody(_, piece, pause)) => {
             for part in body.chunks(piece) {
                 stream.write_all(part)?;
                 thread::sleep(pause);
