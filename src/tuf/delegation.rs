@@ -1,0 +1,286 @@
+//! The search for a target through delegations (§5.6.7): pre-order, depth first, in the documents' order.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use jiff::Timestamp as Time;
+
+use super::{
+    Limits, TufError, Verified, Version, glob,
+    names::{RoleName, TargetPath},
+    request::MetaRequest,
+    schema::{DelegatedRole, Delegations, Kind, PathSelection, RoleKeys, SuccinctRoles, TargetFile, Targets},
+    trusted::{ChainLink, TargetInfo, TrustedSet},
+    verify::Authority,
+};
+use crate::base::{Digest, Digests};
+
+/// Which delegation a delegated role was verified for: by which document, in which version, as which file.
+///
+/// The delegator is named by the digest of its bytes, not by its name: a role that one delegator's keys signed is
+/// never taken for that of another, or of the same one in another version (python-tuf #2978).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RoleKey {
+    /// SHA-256 of the file of the role that delegates.
+    pub delegator: Digest,
+    /// The delegated role.
+    pub role: RoleName,
+    /// The version that the snapshot lists.
+    pub version: Version,
+    /// The length that the snapshot lists, if it does.
+    pub length: Option<u64>,
+    /// The digests that the snapshot lists, if it does.
+    pub digests: Option<Digests>,
+}
+
+/// A delegated targets role, verified for one delegation. Made by [`RoleRequest::accept`] alone.
+#[derive(Debug)]
+pub struct DelegatedTargets {
+    key: RoleKey,
+    id: Digest,
+    targets: Verified<Targets>,
+}
+
+impl DelegatedTargets {
+    /// The delegation that it was verified for.
+    pub fn key(&self) -> &RoleKey {
+        &self.key
+    }
+
+    /// The role itself.
+    pub fn targets(&self) -> &Verified<Targets> {
+        &self.targets
+    }
+}
+
+/// Delegated roles that were verified before. It is asked by key, and what it gives is checked against the key and
+/// for expiry.
+pub trait RoleSource {
+    /// The role that was verified for that delegation.
+    fn role(&self, key: &RoleKey) -> Option<Arc<DelegatedTargets>>;
+}
+
+impl RoleSource for HashMap<RoleKey, Arc<DelegatedTargets>> {
+    fn role(&self, key: &RoleKey) -> Option<Arc<DelegatedTargets>> {
+        self.get(key).cloned()
+    }
+}
+
+/// A delegated role that the search needs.
+#[derive(Clone, Debug)]
+pub struct RoleRequest {
+    /// The file to fetch.
+    pub file: MetaRequest,
+    /// The name of the role that delegates.
+    pub delegator: RoleName,
+    key: RoleKey,
+    authority: Arc<Authority>,
+    limits: Limits,
+}
+
+impl RoleRequest {
+    /// The delegation: what the role is to be kept under.
+    pub fn key(&self) -> &RoleKey {
+        &self.key
+    }
+
+    /// Takes the role (§5.6.2 to §5.6.5): as the snapshot lists it, signed by who the delegator says, not expired.
+    pub fn accept(&self, bytes: impl Into<Bytes>, now: Time) -> Result<Arc<DelegatedTargets>, TufError> {
+        let listed_by = RoleName::snapshot();
+        let targets: Verified<Targets> = self.file.verify(bytes.into(), &self.authority, &listed_by, &self.limits)?;
+        targets.check_current(now)?;
+        let id = Digest::sha256(targets.bytes());
+        Ok(Arc::new(DelegatedTargets { key: self.key.clone(), id, targets }))
+    }
+}
+
+/// How far the search has come.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// The target is signed.
+    Found(TargetInfo),
+    /// No role that may list the target does. This is authentic.
+    NotListed,
+    /// A role has to be fetched, accepted and put into the source before the next step.
+    Need(Box<RoleRequest>),
+}
+
+/// The search for one target. An error ends it: a role that is visited and is missing, bad or expired is never passed
+/// over.
+#[derive(Clone, Debug)]
+pub struct Walk {
+    set: TrustedSet,
+    path: TargetPath,
+    /// SHA-256 of the path.
+    hash: Digest,
+    started: bool,
+    found: Option<TargetInfo>,
+    visited: BTreeSet<RoleName>,
+    /// What is still to be visited, the next one last.
+    pending: Vec<Pending>,
+}
+
+/// A delegation that leads towards the target.
+#[derive(Clone, Debug)]
+struct Pending {
+    role: RoleName,
+    keys: RoleKeys,
+    by: Arc<Node>,
+}
+
+/// A role that was visited, and the way to it.
+#[derive(Debug)]
+struct Node {
+    id: Digest,
+    targets: Verified<Targets>,
+    by: Option<Arc<Node>>,
+}
+
+impl Walk {
+    pub(super) fn new(set: TrustedSet, path: TargetPath) -> Self {
+        let hash = Digest::sha256(path.as_str().as_bytes());
+        Self { set, path, hash, started: false, found: None, visited: BTreeSet::new(), pending: Vec::new() }
+    }
+
+    /// What is looked for.
+    pub fn path(&self) -> &TargetPath {
+        &self.path
+    }
+
+    /// The set that is searched.
+    pub fn set(&self) -> &TrustedSet {
+        &self.set
+    }
+
+    /// Goes on as far as the roles in `roles` lead.
+    ///
+    /// # Errors
+    /// When the set, or a role that is visited, has expired at `now`; when a role is not listed in the snapshot; when
+    /// more roles would be visited than the limit.
+    pub fn step(&mut self, roles: &dyn RoleSource, now: Time) -> Result<Step, TufError> {
+        self.set.check_current(now)?;
+        if !self.started {
+            self.started = true;
+            let node = Node { id: self.set.targets_id().clone(), targets: self.set.targets().clone(), by: None };
+            self.visit(Arc::new(node))?;
+        }
+        loop {
+            if let Some(target) = &self.found {
+                return Ok(Step::Found(target.clone()));
+            }
+            let Some(next) = self.pending.last() else { return Ok(Step::NotListed) };
+            if self.visited.contains(&next.role) {
+                self.pending.pop();
+                continue;
+            }
+            self.check_visits(&next.role)?;
+            let file = self.file_of(&next.role)?;
+            let key = key_of(next, &file);
+            let Some(role) = roles.role(&key) else { return Ok(Step::Need(Box::new(self.need(next, file, key)))) };
+            if role.key != key {
+                return Err(TufError::WrongDelegation { role: key.role });
+            }
+            role.targets.check_current(now)?;
+            let node = Node { id: role.id.clone(), targets: role.targets.clone(), by: Some(Arc::clone(&next.by)) };
+            self.pending.pop();
+            self.visit(Arc::new(node))?;
+        }
+    }
+
+    fn check_visits(&self, role: &RoleName) -> Result<(), TufError> {
+        // The top-level role is visited too, and does not count.
+        let (limit, actual) = (self.set.limits().visited, self.visited.len());
+        if actual > limit {
+            return Err(TufError::Limit { role: role.clone(), what: "delegated roles visited", limit, actual });
+        }
+        Ok(())
+    }
+
+    fn file_of(&self, role: &RoleName) -> Result<MetaRequest, TufError> {
+        let meta = self.set.snapshot().role(role).ok_or_else(|| TufError::NotInSnapshot { role: role.clone() })?;
+        let consistent = self.set.consistent_snapshot();
+        MetaRequest::listed(role.clone(), meta, consistent, Kind::Targets, self.set.limits())
+    }
+
+    fn need(&self, next: &Pending, file: MetaRequest, key: RoleKey) -> RoleRequest {
+        let by = next.by.targets.name();
+        let nobody = Default::default();
+        let keys = next.by.targets.delegations.as_ref().map_or(&nobody, |delegations| &delegations.keys);
+        let authority = Arc::new(Authority::new(by, &next.keys, keys));
+        RoleRequest { file, delegator: by.clone(), key, authority, limits: *self.set.limits() }
+    }
+
+    /// Looks for the target in one role, else notes where the role sends the search.
+    fn visit(&mut self, node: Arc<Node>) -> Result<(), TufError> {
+        self.visited.insert(node.targets.name().clone());
+        if let Some(file) = node.targets.targets.get(&self.path) {
+            self.found = Some(info(&self.path, file, &node)?);
+            self.pending.clear();
+            return Ok(());
+        }
+        let Some(delegations) = &node.targets.delegations else { return Ok(()) };
+        let (mut next, terminated) = leads(delegations, &self.path, &self.hash);
+        if terminated {
+            self.pending.clear();
+        }
+        next.reverse();
+        let by = |(role, keys)| Pending { role, keys, by: Arc::clone(&node) };
+        self.pending.extend(next.into_iter().map(by));
+        Ok(())
+    }
+}
+
+fn key_of(next: &Pending, file: &MetaRequest) -> RoleKey {
+    RoleKey {
+        delegator: next.by.id.clone(),
+        role: next.role.clone(),
+        version: file.version,
+        length: file.length,
+        digests: file.digests.clone(),
+    }
+}
+
+fn info(path: &TargetPath, file: &TargetFile, node: &Arc<Node>) -> Result<TargetInfo, TufError> {
+    let digests =
+        file.hashes.digests().map_err(|detail| TufError::NoDigest { of: format!("target {path}"), detail })?;
+    let mut chain: Vec<ChainLink> =
+        std::iter::successors(Some(node), |node| node.by.as_ref()).map(|node| ChainLink::of(&node.targets)).collect();
+    chain.reverse();
+    Ok(TargetInfo { path: path.clone(), length: file.length, digests, custom: file.custom.clone(), chain })
+}
+
+/// The roles that are trusted for the path, in order, and whether the last of them is terminating.
+fn leads(delegations: &Delegations, path: &TargetPath, hash: &Digest) -> (Vec<(RoleName, RoleKeys)>, bool) {
+    if let Some(succinct) = &delegations.succinct_roles {
+        let lead = bin_name(succinct, hash).map(|name| (name, succinct.role_keys()));
+        return (lead.into_iter().collect(), true);
+    }
+    let hex = hash.to_hex();
+    let mut leads = Vec::new();
+    for role in delegations.roles.iter().flatten().filter(|role| is_trusted_for(role, path, &hex)) {
+        leads.push((role.name.clone(), role.role_keys()));
+        if role.terminating {
+            return (leads, true);
+        }
+    }
+    (leads, false)
+}
+
+fn is_trusted_for(role: &DelegatedRole, path: &TargetPath, hex: &str) -> bool {
+    match role.selection() {
+        Ok(PathSelection::Paths(patterns)) => patterns.iter().any(|pattern| glob::matches(pattern, path.as_str())),
+        Ok(PathSelection::HashPrefixes(prefixes)) => prefixes.iter().any(|prefix| hex.starts_with(prefix.as_str())),
+        Err(_) => false,
+    }
+}
+
+/// The succinct role whose number is the first `bit_length` bits of the hash (TAP 15).
+fn bin_name(succinct: &SuccinctRoles, hash: &Digest) -> Option<RoleName> {
+    let first: [u8; 4] = hash.as_bytes().first_chunk().copied()?;
+    let bin = u32::from_be_bytes(first).checked_shr(32_u32.checked_sub(succinct.bit_length)?)?;
+    let name = format!("{}-{bin:0digits$x}", succinct.name_prefix, digits = succinct.digits());
+    RoleName::new(&name).ok()
+}

@@ -1,0 +1,230 @@
+//! Why metadata or a target was refused.
+
+use jiff::Timestamp;
+
+use super::{
+    Version,
+    names::{RoleName, Shown, TargetPath},
+};
+use crate::base::{ByteSize, Digest, Fault};
+
+/// Why metadata or a target was refused. Every one of them is a refusal: none is cured by trying again with the same
+/// bytes.
+///
+/// The texts are ASCII sentence fragments that reach the installer's user; which repository it was about is the
+/// caller's to say.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TufError {
+    /// Not JSON, or JSON that has no canonical form: floats, duplicate members, lone surrogates, too deep.
+    #[error("metadata of role {} is not canonicalizable JSON: {detail}", Shown(.role.as_str()))]
+    Canonical {
+        /// The role it was to be of.
+        role: RoleName,
+        /// What is wrong, and at which byte.
+        detail: String,
+    },
+    /// JSON of another shape than the specification's, or with a value out of range.
+    #[error("metadata of role {} is malformed: {}", Shown(.role.as_str()), Shown(.detail))]
+    Schema {
+        /// The role it was to be of.
+        role: RoleName,
+        /// What is wrong.
+        detail: String,
+    },
+    /// More bytes than allowed.
+    #[error("metadata of role {} has {actual} bytes, the limit is {}", Shown(.role.as_str()), .limit.bytes())]
+    TooLarge {
+        /// The role.
+        role: RoleName,
+        /// What is allowed.
+        limit: ByteSize,
+        /// What arrived, or what its parent says it has.
+        actual: u64,
+    },
+    /// More of something than allowed.
+    #[error("role {} has or needs {actual} {what}, the limit is {limit}", Shown(.role.as_str()))]
+    Limit {
+        /// The role.
+        role: RoleName,
+        /// Of what: `signatures`, `keys`, `keyids`, `delegated roles visited`.
+        what: &'static str,
+        /// How many are allowed.
+        limit: usize,
+        /// How many there are; one more than the limit where counting stopped there.
+        actual: usize,
+    },
+    /// No signature of the role's keys is valid.
+    #[error("no signature on role {} is valid under the {threshold} needed of {}", Shown(.role.as_str()), Shown(.by.as_str()))]
+    Signature {
+        /// The role.
+        role: RoleName,
+        /// The role whose metadata names the keys.
+        by: RoleName,
+        /// How many distinct keys must sign.
+        threshold: u32,
+    },
+    /// Some signatures are valid, but of fewer distinct keys than the threshold.
+    #[error("role {} has {valid} valid signatures of the {threshold} that {} asks for", Shown(.role.as_str()), Shown(.by.as_str()))]
+    Threshold {
+        /// The role.
+        role: RoleName,
+        /// The role whose metadata names the keys.
+        by: RoleName,
+        /// How many distinct keys must sign.
+        threshold: u32,
+        /// How many distinct keys did.
+        valid: usize,
+    },
+    /// The metadata's own expiry is past.
+    #[error("{} expired {expires}", Shown(.role.as_str()))]
+    Expired {
+        /// The role.
+        role: RoleName,
+        /// Since when.
+        expires: Timestamp,
+    },
+    /// An older version than one seen before.
+    #[error("{} is rolled back from version {trusted} to {offered}", Shown(.role.as_str()))]
+    Rollback {
+        /// The role.
+        role: RoleName,
+        /// The version trusted before.
+        trusted: Version,
+        /// The version offered now.
+        offered: Version,
+    },
+    /// A role that a snapshot trusted before lists, and this one does not (§5.5.5).
+    #[error("snapshot no longer lists role {}, which was at version {trusted}", Shown(.role.as_str()))]
+    Dropped {
+        /// The role that is missing.
+        role: RoleName,
+        /// The version listed before.
+        trusted: Version,
+    },
+    /// Another version than the one that its parent lists: a mix of two repository states.
+    #[error("{} has version {actual}, {} lists {expected}", Shown(.role.as_str()), Shown(.by.as_str()))]
+    MixAndMatch {
+        /// The role.
+        role: RoleName,
+        /// The role that lists it.
+        by: RoleName,
+        /// The version listed.
+        expected: Version,
+        /// The version found.
+        actual: Version,
+    },
+    /// A root that does not follow the trusted one by exactly 1 (§5.3.5).
+    #[error("root version {actual} was offered where {expected} must follow")]
+    RootVersion {
+        /// The version that must follow.
+        expected: Version,
+        /// The version found.
+        actual: Version,
+    },
+    /// Other bytes than the parent's digest says.
+    #[error("{} of role {} does not match: expected {}, got {}", .expected.algorithm(), Shown(.role.as_str()), .expected.to_hex(), .actual.to_hex())]
+    Hash {
+        /// The role.
+        role: RoleName,
+        /// What is signed.
+        expected: Digest,
+        /// What the bytes have.
+        actual: Digest,
+    },
+    /// Another length than the parent says.
+    #[error("role {} has {actual} bytes, {expected} are signed", Shown(.role.as_str()))]
+    Length {
+        /// The role.
+        role: RoleName,
+        /// Bytes signed.
+        expected: u64,
+        /// Bytes that arrived.
+        actual: u64,
+    },
+    /// The snapshot does not list a role that is delegated to.
+    #[error("snapshot does not list role {}", Shown(.role.as_str()))]
+    NotInSnapshot {
+        /// The role.
+        role: RoleName,
+    },
+    /// A digest in metadata is malformed, or none is of a strong algorithm: such a listing would check nothing.
+    #[error("{} has no usable digest: {}", Shown(.of), Shown(.detail))]
+    NoDigest {
+        /// The role or target that the digests are of.
+        of: String,
+        /// What is wrong.
+        detail: String,
+    },
+    /// A role handed in is not what was asked for: verified under another delegator, or for another state.
+    #[error("role {} was verified for another delegation than the one that is visited", Shown(.role.as_str()))]
+    WrongDelegation {
+        /// The role.
+        role: RoleName,
+    },
+    /// A target path that cannot be appended to a URL without leaving its base.
+    #[error("target {} has a path that leaves the folder of targets", Shown(.path.as_str()))]
+    TargetUrl {
+        /// The path.
+        path: TargetPath,
+    },
+    /// The record of what was trusted before is torn or was changed: its check sum does not match.
+    #[error("the rollback record of role {} is damaged: {}", Shown(.role.as_str()), Shown(.detail))]
+    Floor {
+        /// The role the record is of.
+        role: RoleName,
+        /// What is wrong.
+        detail: String,
+    },
+}
+
+impl TufError {
+    /// Whose fault it is. Damaged records of our own are [`Fault::Local`], everything else is a refusal.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Floor { .. } => Fault::Local,
+            _ => Fault::Refused,
+        }
+    }
+
+    /// The kind of check that failed, as a label of metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Canonical { .. } => "canonical",
+            Self::Schema { .. } => "schema",
+            Self::TooLarge { .. } => "too_large",
+            Self::Limit { .. } => "limit",
+            Self::Signature { .. } => "signature",
+            Self::Threshold { .. } => "threshold",
+            Self::Expired { .. } => "expired",
+            Self::Rollback { .. } | Self::Dropped { .. } | Self::Floor { .. } => "rollback",
+            Self::MixAndMatch { .. } => "mix_and_match",
+            Self::RootVersion { .. } => "version",
+            Self::Hash { .. } | Self::NoDigest { .. } => "hash",
+            Self::Length { .. } => "length",
+            Self::NotInSnapshot { .. } | Self::WrongDelegation { .. } | Self::TargetUrl { .. } => "delegation",
+        }
+    }
+
+    /// The role that the error is about.
+    pub fn role(&self) -> Option<&RoleName> {
+        match self {
+            Self::Canonical { role, .. }
+            | Self::Schema { role, .. }
+            | Self::TooLarge { role, .. }
+            | Self::Limit { role, .. }
+            | Self::Signature { role, .. }
+            | Self::Threshold { role, .. }
+            | Self::Expired { role, .. }
+            | Self::Rollback { role, .. }
+            | Self::Dropped { role, .. }
+            | Self::MixAndMatch { role, .. }
+            | Self::Hash { role, .. }
+            | Self::Length { role, .. }
+            | Self::NotInSnapshot { role }
+            | Self::WrongDelegation { role }
+            | Self::Floor { role, .. } => Some(role),
+            Self::RootVersion { .. } | Self::NoDigest { .. } | Self::TargetUrl { .. } => None,
+        }
+    }
+}

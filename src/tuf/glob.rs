@@ -1,0 +1,141 @@
+//! PATHPATTERN of delegations (§4.5): shell wildcards that do not cross `/`.
+
+/// Whether a target path matches a pattern. `*` and `?` match within one segment, `[…]` a set of characters as in a
+/// shell; case counts; there is no escape. As many segments as the pattern has, no more and no fewer.
+pub(super) fn matches(pattern: &str, path: &str) -> bool {
+    let mut segments = path.split('/');
+    let all =
+        pattern.split('/').all(|pattern| segments.next().is_some_and(|segment| segment_matches(pattern, segment)));
+    all && segments.next().is_none()
+}
+
+fn segment_matches(pattern: &str, segment: &str) -> bool {
+    if !pattern.contains(['*', '?', '[']) {
+        return pattern == segment;
+    }
+    let pattern: Vec<char> = pattern.chars().collect();
+    let segment: Vec<char> = segment.chars().collect();
+    wildcard_matches(&pattern, &segment)
+}
+
+/// Greedy with one point of return, the last `*`: at most pattern × segment steps.
+fn wildcard_matches(pattern: &[char], segment: &[char]) -> bool {
+    let (mut p, mut s) = (0, 0);
+    let mut retry: Option<(usize, usize)> = None;
+    while let Some(c) = segment.get(s) {
+        if pattern.get(p) == Some(&'*') {
+            retry = Some((p + 1, s));
+            p += 1;
+            continue;
+        }
+        if let Some(length) = pattern.get(p..).and_then(|rest| one_matches(rest, *c)) {
+            p += length;
+            s += 1;
+            continue;
+        }
+        let Some((after_star, taken)) = retry else { return false };
+        retry = Some((after_star, taken + 1));
+        p = after_star;
+        s = taken + 1;
+    }
+    pattern.get(p..).unwrap_or_default().iter().all(|c| *c == '*')
+}
+
+/// The length of what stands for one character at the start of `pattern`, if it matches `c`.
+fn one_matches(pattern: &[char], c: char) -> Option<usize> {
+    match pattern {
+        ['?', ..] => Some(1),
+        ['[', rest @ ..] => match set_end(rest) {
+            Some(end) => set_matches(rest.get(..end)?, c).then_some(end + 2),
+            // Without its end it is a plain bracket.
+            None => (c == '[').then_some(1),
+        },
+        [plain, ..] => (*plain == c).then_some(1),
+        [] => None,
+    }
+}
+
+/// Where the `]` stands that ends a set; one right at the start, or behind `!`, belongs to the set.
+fn set_end(rest: &[char]) -> Option<usize> {
+    let first = usize::from(rest.first() == Some(&'!')) + 1;
+    rest.iter().enumerate().skip(first).find(|(_, c)| **c == ']').map(|(at, _)| at)
+}
+
+fn set_matches(set: &[char], c: char) -> bool {
+    let (negated, mut set) = match set {
+        ['!', rest @ ..] => (true, rest),
+        set => (false, set),
+    };
+    let mut found = false;
+    while !set.is_empty() {
+        set = match set {
+            [low, '-', high, rest @ ..] => {
+                found |= (*low..=*high).contains(&c);
+                rest
+            }
+            [single, rest @ ..] => {
+                found |= *single == c;
+                rest
+            }
+            [] => &[],
+        };
+    }
+    found != negated
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wildcards_stay_within_a_segment() {
+        for (pattern, path) in [
+            ("*", "a"),
+            ("targets/*.tgz", "targets/foo.tgz"),
+            ("foo-version-?.tgz", "foo-version-2.tgz"),
+            ("*/*", "a/b"),
+            ("a*b*c", "aXbYbZc"),
+            ("**", "abc"),
+            ("?", "é"),
+            ("*", ""),
+            ("a/", "a/"),
+            ("[abc]x", "bx"),
+            ("[a-c]x", "bx"),
+            ("[!a-c]x", "dx"),
+            ("[]]", "]"),
+            ("[", "["),
+            ("[a", "[a"),
+            ("a/b", "a/b"),
+        ] {
+            assert!(matches(pattern, path), "{pattern} {path}");
+        }
+        for (pattern, path) in [
+            ("*", "a/b"),
+            ("*", "/a"),
+            ("a*", "a/b"),
+            ("?", "/"),
+            ("a?b", "a/b"),
+            ("targets/*.tgz", "targets/foo.txt"),
+            ("targets/*.tgz", "targets/x/foo.tgz"),
+            ("foo-version-?.tgz", "foo-version-alpha.tgz"),
+            ("foo-?", "foo-"),
+            ("*.doc", "README.DOC"),
+            ("*/*", "a"),
+            ("a/*", "a"),
+            ("", "a"),
+            ("a", ""),
+            ("[!a]x", "ax"),
+            ("[a-c]", "d"),
+            ("a[/]b", "a/b"),
+        ] {
+            assert!(!matches(pattern, path), "{pattern} {path}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_made_to_backtrack_ends_soon() {
+        let pattern = "*a".repeat(2000);
+        let path = format!("{}b", "a".repeat(4000));
+        assert!(!matches(&pattern, &path));
+    }
+}

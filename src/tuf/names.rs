@@ -1,0 +1,332 @@
+//! Names of TUF: roles, keys, targets, and how they become file names and URLs.
+
+use std::{borrow::Borrow, fmt, sync::Arc};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// Longest name of a role, in bytes. Quoted three for one it still fits the file systems' 255 with `N.` and `.json`
+/// for every name in common use; a longer quoted name is the storing layer's to refuse.
+pub const ROLE_NAME_BYTES_MAX: usize = 1024;
+/// Longest keyid, in bytes. Keyids are opaque (TAP 12); in practice they are 64 hexadecimal digits.
+pub const KEY_ID_BYTES_MAX: usize = 256;
+/// Longest path of a target, in bytes.
+pub const TARGET_PATH_BYTES_MAX: usize = 4096;
+
+/// All but the unreserved characters of RFC 3986, as Python's `quote(name, "")` has it.
+const QUOTED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'.').remove(b'-').remove(b'~');
+/// The same for the path of a target, whose `/` separate folders.
+const QUOTED_PATH: &AsciiSet = &QUOTED.remove(b'/');
+
+/// What is wrong with a name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// It has no characters.
+    #[error("a {what} is empty")]
+    Empty {
+        /// `role name`, `keyid` or `target path`.
+        what: &'static str,
+    },
+    /// It has more bytes than allowed.
+    #[error("a {what} has {actual} bytes, more than {max}")]
+    TooLong {
+        /// `role name`, `keyid` or `target path`.
+        what: &'static str,
+        /// Bytes allowed.
+        max: usize,
+        /// Bytes found.
+        actual: usize,
+    },
+    /// It contains NUL or another control character.
+    #[error("a {what} contains the control character U+{code:04X}")]
+    Control {
+        /// `role name`, `keyid` or `target path`.
+        what: &'static str,
+        /// The character.
+        code: u32,
+    },
+}
+
+fn check(what: &'static str, text: &str, max: usize) -> Result<(), NameError> {
+    if text.is_empty() {
+        return Err(NameError::Empty { what });
+    }
+    if text.len() > max {
+        return Err(NameError::TooLong { what, max, actual: text.len() });
+    }
+    match text.chars().find(|c| c.is_control()) {
+        Some(c) => Err(NameError::Control { what, code: u32::from(c) }),
+        None => Ok(()),
+    }
+}
+
+macro_rules! name_type {
+    ($type:ident, $what:literal, $max:expr) => {
+        impl $type {
+            /// Takes the name as it is: not empty, no control characters, within the length limit.
+            pub fn new(text: &str) -> Result<Self, NameError> {
+                check($what, text, $max)?;
+                Ok(Self(text.into()))
+            }
+
+            /// The name as it stands in metadata.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+
+        impl AsRef<str> for $type {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Borrow<str> for $type {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::str::FromStr for $type {
+            type Err = NameError;
+            fn from_str(text: &str) -> Result<Self, NameError> {
+                Self::new(text)
+            }
+        }
+
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                Self::new(&text).map_err(de::Error::custom)
+            }
+        }
+    };
+}
+
+/// The name of a role: `root`, `timestamp`, `snapshot`, `targets`, or that of a delegated targets role (§2.1).
+///
+/// It may contain anything but control characters, `/` and `..` too: it becomes a URL or a file name only through
+/// [`RoleName::quoted`].
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RoleName(Arc<str>);
+name_type!(RoleName, "role name", ROLE_NAME_BYTES_MAX);
+
+/// A keyid: opaque, never recomputed to be rejected (TAP 12).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyId(Arc<str>);
+name_type!(KeyId, "keyid", KEY_ID_BYTES_MAX);
+
+/// The path of a target as metadata lists it (§4.5), relative to the folder of targets; compared byte for byte.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TargetPath(Arc<str>);
+name_type!(TargetPath, "target path", TARGET_PATH_BYTES_MAX);
+
+impl RoleName {
+    /// `root`.
+    pub fn root() -> Self {
+        Self("root".into())
+    }
+
+    /// `timestamp`.
+    pub fn timestamp() -> Self {
+        Self("timestamp".into())
+    }
+
+    /// `snapshot`.
+    pub fn snapshot() -> Self {
+        Self("snapshot".into())
+    }
+
+    /// `targets`, the top-level one.
+    pub fn targets() -> Self {
+        Self("targets".into())
+    }
+
+    /// Whether this is one of the four top-level names, which no delegated role may bear.
+    pub fn is_top_level(&self) -> bool {
+        matches!(self.as_str(), "root" | "timestamp" | "snapshot" | "targets")
+    }
+
+    /// The name for URLs and file names: all but `A-Z a-z 0-9 _ . - ~` percent-encoded, as Python's `quote(name, "")`.
+    ///
+    /// It holds no `/`; with `.json` behind it, it is never `.` or `..`.
+    pub fn quoted(&self) -> String {
+        utf8_percent_encode(&self.0, QUOTED).to_string()
+    }
+
+    /// `<quoted>.json`: the file that trusted metadata of the role is kept in, and fetched as where the repository has
+    /// no consistent snapshots.
+    pub fn file_name(&self) -> String {
+        format!("{}.json", self.quoted())
+    }
+
+    /// `<version>.<quoted>.json`: as with consistent snapshots, and always for root (§6.2).
+    pub fn versioned_file_name(&self, version: super::Version) -> String {
+        format!("{version}.{}.json", self.quoted())
+    }
+
+    /// `<name>.json`, unquoted: the key of the role's entry in snapshot metadata (§4.4).
+    pub fn meta_key(&self) -> String {
+        format!("{}.json", self.0)
+    }
+}
+
+impl TargetPath {
+    /// The path for a URL, percent-encoded but for `A-Z a-z 0-9 _ . - ~ /`, so that `%`, `#`, `?`, spaces and non-ASCII
+    /// arrive as what metadata lists. To be *appended* to a base that ends in `/`, not resolved against it.
+    ///
+    /// `None` where its `..` segments would climb out of that base.
+    pub fn url_path(&self) -> Option<String> {
+        stays_below(&self.0).then(|| utf8_percent_encode(&self.0, QUOTED_PATH).to_string())
+    }
+
+    /// The same with consistent snapshots: `dir/<hash>.name` (§5.7.3, §6.2).
+    pub fn url_path_with_hash(&self, hash: &str) -> Option<String> {
+        let (folder, name) = self.0.rfind('/').map_or(("", &*self.0), |at| self.0.split_at(at + 1));
+        let path = format!("{folder}{hash}.{name}");
+        stays_below(&path).then(|| utf8_percent_encode(&path, QUOTED_PATH).to_string())
+    }
+}
+
+/// Whether a URL parser that resolves `.` and `..` stays within the folder that `path` is appended to.
+fn stays_below(path: &str) -> bool {
+    let mut depth = 0_usize;
+    for segment in path.split('/') {
+        match segment {
+            "." => {}
+            ".." => match depth.checked_sub(1) {
+                Some(up) => depth = up,
+                None => return false,
+            },
+            _ => depth += 1,
+        }
+    }
+    true
+}
+
+/// A text of foreign origin as it may stand in an error: ASCII, and at most 200 characters of it.
+pub(super) struct Shown<'a>(pub(super) &'a str);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut characters = self.0.chars();
+        for c in characters.by_ref().take(200) {
+            match c {
+                ' '..='~' => fmt::Write::write_char(f, c)?,
+                _ => write!(f, "{}", c.escape_unicode())?,
+            }
+        }
+        if characters.next().is_some() {
+            f.write_str("...")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn role(name: &str) -> String {
+        RoleName::new(name).unwrap().quoted()
+    }
+
+    fn url(path: &str) -> Option<String> {
+        TargetPath::new(path).unwrap().url_path()
+    }
+
+    #[test]
+    fn role_names_are_quoted_like_pythons_quote_with_nothing_safe() {
+        for (name, quoted) in [
+            ("projects", "projects"),
+            ("a b", "a%20b"),
+            ("../../etc/passwd", "..%2F..%2Fetc%2Fpasswd"),
+            ("a%2Fb", "a%252Fb"),
+            ("~_-.", "~_-."),
+            ("?#:@!$&'()*+,;=", "%3F%23%3A%40%21%24%26%27%28%29%2A%2B%2C%3B%3D"),
+            ("\u{1F480}é", "%F0%9F%92%80%C3%A9"),
+            ("..", ".."),
+        ] {
+            assert_eq!(role(name), quoted);
+        }
+        assert_eq!(RoleName::new("..").unwrap().file_name(), "...json");
+    }
+
+    #[test]
+    fn a_file_name_never_leaves_its_folder() {
+        for name in ["..", ".", "/", "../x", "a/../../b", "\\..\\"] {
+            let file = RoleName::new(name).unwrap().file_name();
+            let path = std::path::Path::new(&file);
+            assert_eq!(path.components().count(), 1, "{file}");
+            assert_eq!(path.file_name().unwrap().to_str().unwrap(), file);
+        }
+    }
+
+    #[test]
+    fn empty_overlong_and_control_characters_are_refused() {
+        assert_eq!(RoleName::new(""), Err(NameError::Empty { what: "role name" }));
+        assert!(matches!(TargetPath::new("a\0b"), Err(NameError::Control { code: 0, .. })));
+        assert!(matches!(TargetPath::new("a\nb"), Err(NameError::Control { .. })));
+        assert!(matches!(TargetPath::new("a\u{85}b"), Err(NameError::Control { .. })));
+        assert!(TargetPath::new(&"a".repeat(TARGET_PATH_BYTES_MAX)).is_ok());
+        assert!(matches!(TargetPath::new(&"a".repeat(TARGET_PATH_BYTES_MAX + 1)), Err(NameError::TooLong { .. })));
+    }
+
+    #[test]
+    fn target_paths_become_urls_by_one_rule() {
+        for (path, expected) in [
+            ("requests/requests-2.0-py3-none-any.whl", "requests/requests-2.0-py3-none-any.whl"),
+            ("a b", "a%20b"),
+            ("a#b?c%20d", "a%23b%3Fc%2520d"),
+            ("dir//name", "dir//name"),
+            ("./name", "./name"),
+            ("/abs", "/abs"),
+            ("ü", "%C3%BC"),
+            ("a+b~c", "a%2Bb~c"),
+            ("a/../b", "a/../b"),
+        ] {
+            assert_eq!(url(path).as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn a_target_that_climbs_out_of_the_base_has_no_url() {
+        for path in ["..", "../x", "a/../../x", "./../x"] {
+            assert_eq!(url(path), None, "{path}");
+        }
+        assert_eq!(TargetPath::new("../x").unwrap().url_path_with_hash("ab"), None);
+    }
+
+    #[test]
+    fn the_hash_goes_before_the_last_segment() {
+        let with_hash = |path: &str| TargetPath::new(path).unwrap().url_path_with_hash("ab");
+        assert_eq!(with_hash("name").as_deref(), Some("ab.name"));
+        assert_eq!(with_hash("dir/sub/na me").as_deref(), Some("dir/sub/ab.na%20me"));
+        assert_eq!(with_hash("dir/").as_deref(), Some("dir/ab."));
+        assert_eq!(with_hash("dir/..").as_deref(), Some("dir/ab..."));
+    }
+
+    #[test]
+    fn foreign_text_in_errors_is_short_ascii() {
+        assert_eq!(Shown("a\r\nb é").to_string(), "a\\u{d}\\u{a}b \\u{e9}");
+        assert_eq!(Shown(&"x".repeat(300)).to_string().len(), 203);
+    }
+}

@@ -1,0 +1,139 @@
+//! Who may sign for which target paths (DELEGATIONS of §4.5, TAP 15).
+
+use std::{collections::BTreeMap, num::NonZeroU32};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Extra,
+    meta::present,
+    roles::{Key, RoleKeys},
+};
+use crate::tuf::names::{KeyId, RoleName};
+
+/// The `delegations` of a targets role: keys, and either named roles or succinct ones.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delegations {
+    /// The keys that the roles refer to.
+    pub keys: BTreeMap<KeyId, Key>,
+    /// Named roles, in the document's order, which is the order of search.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub roles: Option<Vec<DelegatedRole>>,
+    /// Hash bins of one key set (TAP 15).
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub succinct_roles: Option<SuccinctRoles>,
+    /// Members that are not known.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// One named delegated role.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DelegatedRole {
+    /// Its name, which is none of the top-level ones.
+    pub name: RoleName,
+    /// Who may sign.
+    pub keyids: Vec<KeyId>,
+    /// How many distinct keys must.
+    pub threshold: NonZeroU32,
+    /// Whether a target that this role is trusted for is looked for in no later role.
+    pub terminating: bool,
+    /// Globs of the target paths it is trusted for; or else `path_hash_prefixes`.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub paths: Option<Vec<String>>,
+    /// Prefixes of the hexadecimal SHA-256 of the target paths it is trusted for.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub path_hash_prefixes: Option<Vec<String>>,
+    /// Members that are not known.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// How a delegated role says what it is trusted for.
+#[derive(Clone, Copy, Debug)]
+pub enum PathSelection<'a> {
+    /// By globs of target paths.
+    Paths(&'a [String]),
+    /// By prefixes of the hexadecimal SHA-256 of target paths.
+    HashPrefixes(&'a [String]),
+}
+
+/// `2^bit_length` roles that share keys and threshold, each trusted for the target paths whose SHA-256 starts with its
+/// number (TAP 15).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SuccinctRoles {
+    /// Who may sign.
+    pub keyids: Vec<KeyId>,
+    /// How many distinct keys must.
+    pub threshold: NonZeroU32,
+    /// Bits of the hash that number the roles: 1 to 32.
+    pub bit_length: u32,
+    /// What the roles' names begin with, before `-` and the number.
+    pub name_prefix: String,
+    /// Members that are not known.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+impl Delegations {
+    /// What the types cannot say: either `roles` or `succinct_roles`; no top-level names, no name twice; one kind of
+    /// path selection for each; `bit_length` within 1 to 32.
+    pub(in crate::tuf) fn check(&self) -> Result<(), String> {
+        match (&self.roles, &self.succinct_roles) {
+            (Some(roles), None) => check_named(roles),
+            (None, Some(succinct)) => succinct.check(),
+            _ => Err("delegations have either roles or succinct_roles".to_owned()),
+        }
+    }
+}
+
+fn check_named(roles: &[DelegatedRole]) -> Result<(), String> {
+    let mut names = std::collections::BTreeSet::new();
+    for role in roles {
+        if role.name.is_top_level() {
+            return Err(format!("a delegated role bears the top-level name {}", role.name));
+        }
+        if !names.insert(&role.name) {
+            return Err(format!("role {} is delegated to twice", role.name));
+        }
+        role.selection()?;
+    }
+    Ok(())
+}
+
+impl DelegatedRole {
+    /// How the role says what it is trusted for: exactly one of `paths` and `path_hash_prefixes`.
+    pub fn selection(&self) -> Result<PathSelection<'_>, String> {
+        match (&self.paths, &self.path_hash_prefixes) {
+            (Some(paths), None) => Ok(PathSelection::Paths(paths)),
+            (None, Some(prefixes)) => Ok(PathSelection::HashPrefixes(prefixes)),
+            _ => Err(format!("role {} has to have either paths or path_hash_prefixes", self.name)),
+        }
+    }
+
+    /// Its keys and threshold.
+    pub fn role_keys(&self) -> RoleKeys {
+        RoleKeys { keyids: self.keyids.clone(), threshold: self.threshold, extra: Extra::new() }
+    }
+}
+
+impl SuccinctRoles {
+    /// Its keys and threshold.
+    pub fn role_keys(&self) -> RoleKeys {
+        RoleKeys { keyids: self.keyids.clone(), threshold: self.threshold, extra: Extra::new() }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if !(1..=32).contains(&self.bit_length) {
+            return Err(format!("bit_length {} of succinct_roles is not between 1 and 32", self.bit_length));
+        }
+        // The longest name: the prefix, a hyphen and the digits of the last bin.
+        let longest = format!("{}-{}", self.name_prefix, "f".repeat(self.digits()));
+        RoleName::new(&longest).map(drop).map_err(|error| error.to_string())
+    }
+
+    /// The number of hexadecimal digits that each role's number is padded to.
+    pub(in crate::tuf) fn digits(&self) -> usize {
+        usize::try_from(self.bit_length.div_ceil(4)).unwrap_or(8)
+    }
+}

@@ -1,0 +1,306 @@
+//! The four documents, and the envelope that they are signed in (§4.2 to §4.6).
+
+use std::{collections::BTreeMap, num::NonZeroU32};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::{
+    Delegations, Extra, Kind, MetaFile, TargetFile, Version,
+    header::{SpecVersion, expires},
+};
+use crate::tuf::names::{KeyId, RoleName, TargetPath};
+
+/// A public key as metadata has it (KEY of §4.2.2). One of an unknown type is kept; it never counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    /// `ed25519`, `ecdsa`, `ecdsa-sha2-nistp256`, `rsa`, …
+    pub keytype: String,
+    /// `ed25519`, `ecdsa-sha2-nistp256`, `ecdsa-sha2-nistp384`, `rsassa-pss-sha256`, …
+    pub scheme: String,
+    /// `{"public": …}`, and whatever else the type has.
+    pub keyval: Extra,
+    /// Members that are not known, `keyid_hash_algorithms` among them.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// Who may sign a top-level role, and how many must (ROLE of §4.3).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoleKeys {
+    /// Who may sign.
+    pub keyids: Vec<KeyId>,
+    /// How many distinct keys must; at least 1.
+    pub threshold: NonZeroU32,
+    /// Members that are not known.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// One signature (§4.2.1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signature {
+    /// Of which key it is said to be.
+    pub keyid: KeyId,
+    /// Hexadecimal digits; whatever else stands there, an empty string for instance, is no valid signature.
+    pub sig: String,
+    /// Members that are not known.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// A signed document to be written: `{"signatures": […], "signed": {…}}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Document<T> {
+    /// The signatures, each over the canonical form of `signed`, see [`crate::tuf::canonical::of`].
+    pub signatures: Vec<Signature>,
+    /// What is signed.
+    pub signed: T,
+}
+
+/// A document that can be signed and verified.
+pub trait Role: DeserializeOwned + Serialize + Clone + Send + Sync + 'static {
+    /// Its `_type`.
+    const KIND: Kind;
+    /// Its `_type` as it stands.
+    fn kind(&self) -> Kind;
+    /// Its version.
+    fn version(&self) -> Version;
+    /// When it stops being trusted.
+    fn expires(&self) -> jiff::Timestamp;
+    /// What the types cannot say; the text says what is wrong.
+    #[doc(hidden)]
+    fn check(&self) -> Result<(), String>;
+    /// The most keys, and the most keyids of one role, that the document lists.
+    #[doc(hidden)]
+    fn key_counts(&self) -> (usize, usize) {
+        (0, 0)
+    }
+}
+
+macro_rules! role {
+    ($type:ident) => {
+        impl Role for $type {
+            const KIND: Kind = Kind::$type;
+            fn kind(&self) -> Kind {
+                self.kind
+            }
+            fn version(&self) -> Version {
+                self.version
+            }
+            fn expires(&self) -> jiff::Timestamp {
+                self.expires
+            }
+            fn check(&self) -> Result<(), String> {
+                self.check_members()
+            }
+            fn key_counts(&self) -> (usize, usize) {
+                self.count_keys()
+            }
+        }
+
+        impl $type {
+            /// The version of the specification that the document names.
+            pub fn spec_version(&self) -> &str {
+                &self.spec_version.0
+            }
+        }
+    };
+}
+
+/// Root: the keys of the top-level roles (§4.3).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Root {
+    #[serde(rename = "_type")]
+    kind: Kind,
+    spec_version: SpecVersion,
+    /// Its version.
+    pub version: Version,
+    /// When it stops being trusted.
+    #[serde(with = "expires")]
+    pub expires: jiff::Timestamp,
+    /// Whether file names carry versions and hashes (§6.2); left out, they do not.
+    #[serde(default)]
+    pub consistent_snapshot: bool,
+    /// The keys that the roles refer to.
+    pub keys: BTreeMap<KeyId, Key>,
+    /// Keys and thresholds of `root`, `timestamp`, `snapshot` and `targets`, and of others that are not used.
+    pub roles: BTreeMap<RoleName, RoleKeys>,
+    /// Members that are not known.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+role!(Root);
+
+/// Timestamp: which snapshot is the current one (§4.6).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timestamp {
+    #[serde(rename = "_type")]
+    kind: Kind,
+    spec_version: SpecVersion,
+    /// Its version.
+    pub version: Version,
+    /// When it stops being trusted.
+    #[serde(with = "expires")]
+    pub expires: jiff::Timestamp,
+    /// The entry of `snapshot.json`, and of others that are not used.
+    pub meta: BTreeMap<String, MetaFile>,
+    /// Members that are not known.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+role!(Timestamp);
+
+/// Snapshot: which versions of all targets roles belong together (§4.4).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    #[serde(rename = "_type")]
+    kind: Kind,
+    spec_version: SpecVersion,
+    /// Its version.
+    pub version: Version,
+    /// When it stops being trusted.
+    #[serde(with = "expires")]
+    pub expires: jiff::Timestamp,
+    /// An entry for each targets role, by `<name>.json`.
+    pub meta: BTreeMap<String, MetaFile>,
+    /// Members that are not known.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+role!(Snapshot);
+
+/// Targets: which files are signed, and who else may sign files (§4.5).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Targets {
+    #[serde(rename = "_type")]
+    kind: Kind,
+    spec_version: SpecVersion,
+    /// Its version.
+    pub version: Version,
+    /// When it stops being trusted.
+    #[serde(with = "expires")]
+    pub expires: jiff::Timestamp,
+    /// The files, by path.
+    pub targets: BTreeMap<TargetPath, TargetFile>,
+    /// Who else may sign files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delegations: Option<Delegations>,
+    /// Members that are not known.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+role!(Targets);
+
+const SNAPSHOT_FILE: &str = "snapshot.json";
+
+impl Root {
+    /// A root of version 1 without keys.
+    pub fn new(expires: jiff::Timestamp, roles: BTreeMap<RoleName, RoleKeys>) -> Self {
+        Self {
+            kind: Kind::Root,
+            spec_version: SpecVersion::default(),
+            version: Version::FIRST,
+            expires,
+            consistent_snapshot: true,
+            keys: BTreeMap::new(),
+            roles,
+            extra: Extra::new(),
+        }
+    }
+
+    fn check_members(&self) -> Result<(), String> {
+        for name in ["root", "timestamp", "snapshot", "targets"] {
+            if !self.roles.contains_key(name) {
+                return Err(format!("root names no keys for role {name}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn count_keys(&self) -> (usize, usize) {
+        (self.keys.len(), self.roles.values().map(|role| role.keyids.len()).max().unwrap_or(0))
+    }
+}
+
+impl Timestamp {
+    /// A timestamp of version 1 over that snapshot.
+    pub fn new(expires: jiff::Timestamp, snapshot: MetaFile) -> Self {
+        Self {
+            kind: Kind::Timestamp,
+            spec_version: SpecVersion::default(),
+            version: Version::FIRST,
+            expires,
+            meta: BTreeMap::from([(SNAPSHOT_FILE.to_owned(), snapshot)]),
+            extra: Extra::new(),
+        }
+    }
+
+    /// What it says of the snapshot; in verified metadata never `None`.
+    pub fn snapshot(&self) -> Option<&MetaFile> {
+        self.meta.get(SNAPSHOT_FILE)
+    }
+
+    fn check_members(&self) -> Result<(), String> {
+        self.snapshot().map(drop).ok_or_else(|| "timestamp does not list snapshot.json".to_owned())
+    }
+
+    fn count_keys(&self) -> (usize, usize) {
+        (0, 0)
+    }
+}
+
+impl Snapshot {
+    /// A snapshot of version 1 that lists `meta`, by `<role name>.json`.
+    pub fn new(expires: jiff::Timestamp, meta: BTreeMap<String, MetaFile>) -> Self {
+        Self {
+            kind: Kind::Snapshot,
+            spec_version: SpecVersion::default(),
+            version: Version::FIRST,
+            expires,
+            meta,
+            extra: Extra::new(),
+        }
+    }
+
+    /// What it says of a targets role.
+    pub fn role(&self, name: &RoleName) -> Option<&MetaFile> {
+        self.meta.get(&name.meta_key())
+    }
+
+    fn check_members(&self) -> Result<(), String> {
+        match self.meta.keys().find(|key| !key.ends_with(".json")) {
+            Some(key) => Err(format!("snapshot lists {key}, which is not the name of a metadata file")),
+            None => Ok(()),
+        }
+    }
+
+    fn count_keys(&self) -> (usize, usize) {
+        (0, 0)
+    }
+}
+
+impl Targets {
+    /// Targets of version 1 that list and delegate nothing.
+    pub fn new(expires: jiff::Timestamp) -> Self {
+        Self {
+            kind: Kind::Targets,
+            spec_version: SpecVersion::default(),
+            version: Version::FIRST,
+            expires,
+            targets: BTreeMap::new(),
+            delegations: None,
+            extra: Extra::new(),
+        }
+    }
+
+    fn check_members(&self) -> Result<(), String> {
+        self.delegations.as_ref().map_or(Ok(()), Delegations::check)
+    }
+
+    fn count_keys(&self) -> (usize, usize) {
+        let Some(delegations) = &self.delegations else { return (0, 0) };
+        let named = delegations.roles.iter().flatten().map(|role| role.keyids.len());
+        let succinct = delegations.succinct_roles.iter().map(|roles| roles.keyids.len());
+        (delegations.keys.len(), named.chain(succinct).max().unwrap_or(0))
+    }
+}
