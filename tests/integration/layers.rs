@@ -18,7 +18,7 @@ const ROWS: [&[&str]; 11] = [
     &["base"],
     &["tuf", "telemetry", "simple", "lockfile"],
     &["upstream", "cache"],
-    &["updater", "repository"],
+    &["updater", "repository", "index"],
     &["trust", "approve"],
     &["delivery"],
     &["front"],

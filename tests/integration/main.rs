@@ -3,6 +3,7 @@
 
 mod harness;
 
+mod attacks;
 mod bodies;
 mod command_line;
 mod concurrency;

@@ -144,6 +144,29 @@ impl Repository {
         versions(&ask(&command))
     }
 
+    /// The same, the role's version beginning anew: how an owner recovers from a fast-forward attack.
+    pub fn rotate_from(&self, role: &str, version: u64) -> Versions {
+        let mut command = self.command("rotate");
+        command["role"] = json!(role);
+        command["version"] = json!(version);
+        versions(&ask(&command))
+    }
+
+    /// Publishes this version of a top-level role, as a thief of its key would.
+    pub fn fast_forward(&self, role: &str, version: u64) -> Versions {
+        let mut command = self.command("fast_forward");
+        command["role"] = json!(role);
+        command["version"] = json!(version);
+        versions(&ask(&command))
+    }
+
+    /// Publishes with spoilt signatures of a role: `one` too few, one `twice`, or one again `renamed`.
+    pub fn publish_maimed(&self, role: &str, how: &str) -> Versions {
+        let mut command = self.command("publish");
+        command["maimed"] = json!({ role: how });
+        versions(&ask(&command))
+    }
+
     /// A second repository with the same keys and history, to be continued differently.
     pub fn fork(&self, into: PathBuf) -> Self {
         let mut command = self.command("fork");

@@ -46,6 +46,21 @@ def quoted(role):
     return quote(role, "")
 
 
+def maim(data, how):
+    """Metadata whose signatures are one too few, or one made to look like two."""
+    envelope = json.loads(data)
+    first = envelope["signatures"][0]
+    if how == "one":
+        envelope["signatures"] = [first]
+    elif how == "twice":
+        envelope["signatures"] = [first, first]
+    elif how == "renamed":
+        envelope["signatures"] = [first, {"keyid": "0" * 64, "sig": first["sig"]}]
+    else:
+        raise ValueError(f"no way to maim: {how}")
+    return json.dumps(envelope).encode()
+
+
 class Repository:
     """One repository in a folder: `metadata/`, `targets/` and the anchor `root.json`."""
 
@@ -63,6 +78,7 @@ class Repository:
         self.snapshot = unpublished(Snapshot(expires=in_seconds(7 * DAY)))
         self.roles = {"targets": self._targets()}
         self.dirty = {"targets"}
+        self.maimed = {}
         if flavour == "delegated":
             self._delegate()
         elif flavour == "bins":
@@ -155,7 +171,8 @@ class Repository:
         return {"role": role}
 
     def publish(self, command):
-        """Signs what changed, then a new snapshot and a new timestamp."""
+        """Signs what changed, then a new snapshot and a new timestamp; `maimed` spoils the signatures of roles."""
+        self.maimed = command.get("maimed", {})
         for role in sorted(self.dirty):
             metadata = self.roles[role]
             metadata.signed.version += 1
@@ -190,10 +207,23 @@ class Repository:
         old = self.signers[role] if role == "root" else []
         self.signers[role] = [fresh]
         signed.version += 1
+        if "version" in command:
+            self._top(role).version = command["version"] - 1
         self._sign_root(old)
         if role in self.roles:
             self.dirty.add(role)
         return self.publish(command)
+
+    def fast_forward(self, command):
+        """A thief of the role's key signs a version that nobody will reach."""
+        self._top(command["role"]).version = command["version"] - 1
+        if command["role"] in self.roles:
+            self.dirty.add(command["role"])
+        return self.publish(command) if command["role"] != "timestamp" else self.sign_timestamp(command)
+
+    def _top(self, role):
+        tops = {"timestamp": self.timestamp, "snapshot": self.snapshot}
+        return (tops.get(role) or self.roles[role]).signed
 
     def versions(self):
         versions = {role: metadata.signed.version for role, metadata in self.roles.items()}
@@ -212,7 +242,8 @@ class Repository:
         metadata.signatures.clear()
         for signer in self.signers[role]:
             metadata.sign(signer, append=True)
-        return metadata.to_bytes()
+        data = metadata.to_bytes()
+        return maim(data, self.maimed[role]) if role in self.maimed else data
 
     def _meta(self, version, data):
         if not self.hashes:
@@ -253,6 +284,7 @@ def answer(command):
         "publish": repository.publish,
         "timestamp": repository.sign_timestamp,
         "rotate": repository.rotate,
+        "fast_forward": repository.fast_forward,
         "fork": lambda _: fork(repository, command["into"]),
     }
     return actions[op](command)
