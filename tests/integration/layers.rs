@@ -13,36 +13,42 @@ use syn::visit::{self, Visit};
 
 use crate::harness::folder;
 
-/// From the bottom up. What stands in one row does not name its neighbours.
-const ROWS: [&[&str]; 11] = [
-    &["base"],
-    &["tuf", "telemetry", "simple", "lockfile"],
-    &["upstream", "cache"],
-    &["updater", "repository", "index"],
-    &["trust", "approve"],
-    &["delivery"],
-    &["front"],
-    &["server", "admin"],
-    &["config"],
-    &["app"],
-    &["cli"],
-];
-
 /// Fakes for tests; they may name anything, and only test code names them.
 const TESTING: &str = "testing";
 
-fn row(folder: &str) -> Option<usize> {
-    ROWS.iter().position(|row| row.contains(&folder))
-}
+/// The table: each folder's row, counted from the bottom. What stands in one row does not name its neighbours.
+struct Table(BTreeMap<String, u32>);
 
-/// Whether `from` may name `to`.
-fn allowed(from: &str, to: &str) -> bool {
-    if from == to || from == TESTING || to == TESTING {
-        return true;
+impl Table {
+    /// As docs/ARCHITECTURE.md draws it: lines that begin with a row and a folder in backquotes.
+    fn drawn() -> Self {
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/ARCHITECTURE.md")).unwrap();
+        Self::parse(&text)
     }
-    match (row(from), row(to)) {
-        (Some(from), Some(to)) => to < from,
-        _ => false,
+
+    fn parse(text: &str) -> Self {
+        let line = |line: &str| {
+            let mut cells = line.strip_prefix('|')?.split('|').map(str::trim);
+            let row = cells.next()?.parse().ok()?;
+            let folder = cells.next()?.trim_matches('`').trim_end_matches('/').to_owned();
+            Some((folder, row))
+        };
+        Self(text.lines().filter_map(line).collect())
+    }
+
+    fn row(&self, folder: &str) -> Option<u32> {
+        self.0.get(folder).copied()
+    }
+
+    /// Whether `from` may name `to`.
+    fn allows(&self, from: &str, to: &str) -> bool {
+        if from == to || from == TESTING || to == TESTING {
+            return true;
+        }
+        match (self.row(from), self.row(to)) {
+            (Some(from), Some(to)) => to < from,
+            _ => false,
+        }
     }
 }
 
@@ -174,6 +180,7 @@ fn source() -> PathBuf {
 
 #[test]
 fn a_folder_names_only_folders_of_lower_rows_and_itself() {
+    let table = Table::drawn();
     let mut wrong = Vec::new();
     for file in folder::files_below(&source()) {
         let inner = file.strip_prefix(source()).unwrap();
@@ -181,12 +188,12 @@ fn a_folder_names_only_folders_of_lower_rows_and_itself() {
             continue;
         }
         let Some((top, modules)) = module_of(inner) else { continue };
-        if top != TESTING && row(&top).is_none() {
+        if top != TESTING && table.row(&top).is_none() {
             wrong.push(format!("{}: `{top}` stands in no row", inner.display()));
             continue;
         }
         let names = Names::in_file(&fs::read_to_string(&file).unwrap(), modules.len()).unwrap();
-        let bad = names.iter().filter(|(name, _)| !allowed(&top, name));
+        let bad = names.iter().filter(|(name, _)| !table.allows(&top, name));
         wrong.extend(bad.map(|(_, path)| format!("{}: {top} must not name {path}", inner.display())));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -212,7 +219,9 @@ fn every_way_to_name_a_folder_is_seen() {
 
 #[test]
 fn the_table_allows_down_and_forbids_up_and_sideways() {
-    assert!(allowed("updater", "tuf") && allowed("cli", "base") && allowed("front", "front"));
-    assert!(!allowed("tuf", "updater") && !allowed("server", "admin") && !allowed("tuf", "simple"));
-    assert!(!allowed("tuf", "Something"));
+    let table =
+        Table::parse("| row | folder |\n|---|---|\n| 0 | `base` | x |\n| 1 | `tuf` | y |\n| 1 | `simple/` | z |\n");
+    assert!(table.allows("tuf", "base") && table.allows("simple", "simple"));
+    assert!(!table.allows("base", "tuf") && !table.allows("tuf", "simple") && !table.allows("tuf", "Something"));
+    assert!(Table::drawn().row("base") == Some(0), "the table of docs/ARCHITECTURE.md is not read");
 }
