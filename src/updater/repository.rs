@@ -1,0 +1,339 @@
+//! One TUF repository that is read: its trust, live and stored.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use arc_swap::ArcSwapOption;
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
+use url::Url;
+
+use super::{
+    RefusedRefresh, Settings, UpdaterError,
+    flights::Flights,
+    settings::folder,
+    store::{Progress, Sighting, Store},
+};
+use crate::{
+    base::{Digest, SharedClock, Span, files, files::FileError},
+    tuf::{DelegatedTargets, Floors, RoleKey, RoleName, RootStage, TrustedSet, TufError, Version},
+    upstream::{Client, Origins},
+};
+
+/// Bytes of a verified role's structures beside those of its file, as far as the memory limit is concerned.
+const ROLE_OVERHEAD: usize = 1024;
+
+/// Is told what happens to trust, for metrics.
+pub trait Observer: Send + Sync + 'static {
+    /// A refresh ended.
+    fn refreshed(&self, repository: &str, result: &Result<(), &UpdaterError>);
+    /// A version of a top-level role is trusted now.
+    fn trusted(&self, repository: &str, role: &str, version: u64, expires: Timestamp);
+    /// Verification said no, for the reason of [`UpdaterError::reason`].
+    fn verification_failed(&self, repository: &str, reason: &'static str);
+}
+
+/// An observer that looks away.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent;
+
+impl Observer for Silent {
+    fn refreshed(&self, _: &str, _: &Result<(), &UpdaterError>) {}
+    fn trusted(&self, _: &str, _: &str, _: u64, _: Timestamp) {}
+    fn verification_failed(&self, _: &str, _: &'static str) {}
+}
+
+/// One TUF repository that is read. Shared by all mounts on it.
+pub struct Repository {
+    pub(super) settings: Settings,
+    /// Base URLs of metadata, each with a slash at its end; more than one are mirrors.
+    pub(super) mirrors: Vec<Url>,
+    pub(super) targets: Option<Url>,
+    pub(super) origins: Origins,
+    pub(super) client: Client,
+    pub(super) clock: SharedClock,
+    pub(super) observer: Arc<dyn Observer>,
+    pub(super) store: Arc<Store>,
+    /// What a refresh works on; one at a time.
+    pub(super) work: tokio::sync::Mutex<Work>,
+    pub(super) live: ArcSwapOption<Live>,
+    pub(super) condition: Mutex<Condition>,
+    pub(super) refreshes: Flights<(), Result<(), UpdaterError>>,
+    pub(super) role_fetches: Flights<RoleKey, Result<Arc<DelegatedTargets>, UpdaterError>>,
+    pub(super) roles: moka::future::Cache<RoleKey, Arc<DelegatedTargets>>,
+}
+
+/// What a refresh works on.
+pub(super) struct Work {
+    /// The chain of roots so far; `None` until a pinned first root was fetched.
+    pub(super) chain: Option<RootStage>,
+    pub(super) floors: Floors,
+    pub(super) progress: Progress,
+}
+
+/// The set that answers, and since when its versions are known.
+pub(super) struct Live {
+    pub(super) set: Arc<TrustedSet>,
+    pub(super) first_seen: HashMap<RoleName, Timestamp>,
+}
+
+/// How it goes.
+#[derive(Default)]
+pub(super) struct Condition {
+    pub(super) last_success: Option<Timestamp>,
+    pub(super) last_error: Option<UpdaterError>,
+    /// The refusal that stands until a refresh succeeds.
+    pub(super) refused: Option<UpdaterError>,
+    pub(super) last_attempt: Option<Instant>,
+    pub(super) failures: u32,
+}
+
+/// A repository as status pages show it.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Its name.
+    pub name: String,
+    /// Whether it answers now.
+    pub trusted: bool,
+    /// Why it does not.
+    pub problem: Option<UpdaterError>,
+    /// The four top-level roles, as they are trusted.
+    pub roles: Vec<RoleStatus>,
+    /// The last refresh that succeeded.
+    pub last_success: Option<Timestamp>,
+    /// Why the last refresh failed, if it did.
+    pub last_error: Option<UpdaterError>,
+    /// SHA-256 of the root that trust began with.
+    pub anchor: Option<Digest>,
+    /// SHA-256 of the newest root.
+    pub root_sha256: Option<Digest>,
+}
+
+/// A top-level role as status pages show it.
+#[derive(Clone, Debug)]
+pub struct RoleStatus {
+    /// Its name.
+    pub role: RoleName,
+    /// Its trusted version.
+    pub version: Version,
+    /// When it stops being trusted.
+    pub expires: Timestamp,
+}
+
+impl Repository {
+    /// Opens a repository with its state in `state_dir/<name>/`. Reads the anchor and stored metadata; asks no network.
+    ///
+    /// # Errors
+    /// `Local` ones: a setting, the root file, the state folder, a damaged rollback record. Stored metadata that is
+    /// missing, damaged or expired is no error here; then [`Repository::current`] is one until a refresh succeeds.
+    pub fn open(
+        settings: Settings,
+        state_dir: &Path,
+        client: Client,
+        clock: SharedClock,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Arc<Self>, UpdaterError> {
+        settings.check()?;
+        let state = state_dir.join(&settings.name);
+        Self::open_at(settings, &state, client, clock, observer)
+    }
+
+    /// Like [`Repository::open`], with the state in exactly that folder.
+    pub fn open_at(
+        settings: Settings,
+        state: &Path,
+        client: Client,
+        clock: SharedClock,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Arc<Self>, UpdaterError> {
+        settings.check()?;
+        let mirrors: Vec<Url> = settings.metadata_url.iter().map(folder).collect();
+        let targets = settings.targets_url.as_ref().map(folder);
+        let name = settings.name.clone();
+        let store = Store::open(state.to_owned(), settings.limits()).map_err(in_state(&name))?;
+        let work = Work { chain: None, floors: Floors::new(), progress: store.progress() };
+        let roles = moka::future::Cache::builder()
+            .weigher(|_, role: &Arc<DelegatedTargets>| {
+                u32::try_from(role.targets().bytes().len() + ROLE_OVERHEAD).unwrap_or(u32::MAX)
+            })
+            .max_capacity(settings.roles_memory_max.bytes())
+            .build();
+        let mut repository = Self {
+            origins: Origins::of(mirrors.iter().chain(&targets)),
+            mirrors,
+            targets,
+            client,
+            clock,
+            observer,
+            store: Arc::new(store),
+            condition: Mutex::new(Condition { last_success: work.progress.last_success, ..Condition::default() }),
+            work: tokio::sync::Mutex::new(work),
+            live: ArcSwapOption::empty(),
+            refreshes: Flights::new(),
+            role_fetches: Flights::new(),
+            roles,
+            settings,
+        };
+        repository.restore()?;
+        Ok(Arc::new(repository))
+    }
+
+    /// Its name in the configuration.
+    pub fn name(&self) -> &str {
+        &self.settings.name
+    }
+
+    /// What it was opened with.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Where its metadata and targets may be fetched from.
+    pub fn origins(&self) -> &Origins {
+        &self.origins
+    }
+
+    /// The live set, judged now.
+    ///
+    /// # Errors
+    /// Refusals, with the evidence: nothing is trusted yet, a role has expired, the last refresh was refused, or no
+    /// refresh succeeded within `refresh_stale_max`.
+    pub fn current(&self) -> Result<Arc<TrustedSet>, UpdaterError> {
+        let now = self.clock.now();
+        let condition = self.condition();
+        let Some(live) = self.live.load_full() else {
+            let why = condition.refused.clone().or_else(|| condition.last_error.clone()).map(Box::new);
+            return Err(UpdaterError::NotLoaded { repository: self.settings.name.clone(), why });
+        };
+        live.set.check_current(now).map_err(|source| self.tuf(source))?;
+        if let Some(refused) = &condition.refused {
+            return Err(refused.clone());
+        }
+        self.check_staleness(condition.last_success, now)?;
+        self.check_age(&live, now)?;
+        Ok(Arc::clone(&live.set))
+    }
+
+    /// How it stands.
+    pub fn status(&self) -> Status {
+        let problem = self.current().err();
+        let live = self.live.load_full();
+        let condition = self.condition();
+        Status {
+            name: self.settings.name.clone(),
+            trusted: problem.is_none(),
+            problem,
+            roles: live.as_ref().map(|live| roles_of(&live.set)).unwrap_or_default(),
+            last_success: condition.last_success,
+            last_error: condition.last_error.clone(),
+            anchor: live.as_ref().map(|live| live.set.anchor().clone()),
+            root_sha256: live.as_ref().map(|live| Digest::sha256(live.set.root().bytes())),
+        }
+    }
+
+    /// Makes `set` the live one.
+    pub(super) fn publish(&self, set: TrustedSet, progress: &mut Progress, now: Timestamp) {
+        progress.note(&set, now);
+        let first_seen = [set.timestamp().name(), set.snapshot().name(), set.targets().name()]
+            .into_iter()
+            .filter_map(|role| Some((role.clone(), progress.first_seen.get(role.as_str())?.at)))
+            .collect();
+        for RoleStatus { role, version, expires } in roles_of(&set) {
+            self.observer.trusted(&self.settings.name, role.as_str(), version.get(), expires);
+        }
+        self.live.store(Some(Arc::new(Live { set: Arc::new(set), first_seen })));
+    }
+
+    pub(super) fn condition(&self) -> MutexGuard<'_, Condition> {
+        // Each field is replaced whole; a panic in between leaves nothing half-done.
+        self.condition.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn tuf(&self, source: TufError) -> UpdaterError {
+        UpdaterError::Tuf { repository: self.settings.name.clone(), source }
+    }
+
+    pub(super) fn state_error(&self) -> impl FnOnce(FileError) -> UpdaterError + use<> {
+        in_state(&self.settings.name)
+    }
+
+    /// Whether a refusal ends trust that has not expired.
+    pub(super) fn refusal_stands(&self, error: &UpdaterError) -> bool {
+        error.is_refusal() && self.settings.refused_refresh == RefusedRefresh::Refuse
+    }
+
+    fn check_staleness(&self, last_success: Option<Timestamp>, now: Timestamp) -> Result<(), UpdaterError> {
+        let (Some(max), Some(since)) = (self.settings.refresh_stale_max, last_success) else { return Ok(()) };
+        if is_past(since, max, now) {
+            return Err(UpdaterError::Stale { repository: self.settings.name.clone(), since, max });
+        }
+        Ok(())
+    }
+
+    fn check_age(&self, live: &Live, now: Timestamp) -> Result<(), UpdaterError> {
+        let Some(max) = self.settings.expiry_max else { return Ok(()) };
+        for RoleStatus { role, version, .. } in roles_of(&live.set) {
+            if let Some(since) = live.first_seen.get(&role).copied().filter(|since| is_past(*since, max, now)) {
+                let repository = self.settings.name.clone();
+                return Err(UpdaterError::Unchanged { repository, role, version, since, max });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Repository {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Repository").field("name", &self.settings.name).finish_non_exhaustive()
+    }
+}
+
+impl Progress {
+    /// Remembers when the versions of `set` were first seen; those known already keep their time.
+    fn note(&mut self, set: &TrustedSet, now: Timestamp) {
+        let roles = [
+            (set.timestamp().name(), set.timestamp().bytes()),
+            (set.snapshot().name(), set.snapshot().bytes()),
+            (set.targets().name(), set.targets().bytes()),
+        ];
+        for (role, bytes) in roles {
+            let sha256 = Digest::sha256(bytes);
+            if self.first_seen.get(role.as_str()).is_none_or(|before| before.sha256 != sha256) {
+                self.first_seen.insert(role.as_str().to_owned(), Sighting { sha256, at: now });
+            }
+        }
+    }
+}
+
+/// Reads a root file that the configuration names.
+pub(super) fn read_anchor(settings: &Settings, path: &Path) -> Result<Vec<u8>, UpdaterError> {
+    files::read_named(path, settings.root_size_max).map_err(|error| UpdaterError::Setting {
+        repository: settings.name.clone(),
+        key: "root",
+        why: error.to_string(),
+    })
+}
+
+fn in_state(repository: &str) -> impl FnOnce(FileError) -> UpdaterError + use<> {
+    let repository = repository.to_owned();
+    |source| UpdaterError::State { repository, source: Arc::new(source) }
+}
+
+fn is_past(since: Timestamp, max: Span, now: Timestamp) -> bool {
+    let max = SignedDuration::try_from(max.duration()).unwrap_or(SignedDuration::MAX);
+    now.duration_since(since) > max
+}
+
+fn roles_of(set: &TrustedSet) -> Vec<RoleStatus> {
+    let status = |role: &RoleName, version, expires| RoleStatus { role: role.clone(), version, expires };
+    vec![
+        status(set.root().name(), set.root().version(), set.root().expires()),
+        status(set.timestamp().name(), set.timestamp().version(), set.timestamp().expires()),
+        status(set.snapshot().name(), set.snapshot().version(), set.snapshot().expires()),
+        status(set.targets().name(), set.targets().version(), set.targets().expires()),
+    ]
+}
