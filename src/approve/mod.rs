@@ -42,3 +42,6 @@ pub fn listing_target(project: &ProjectName) -> Result<TargetPath, ApproveError>
 fn target(path: &str) -> Result<TargetPath, ApproveError> {
     TargetPath::new(path).map_err(|error| ApproveError::Path { why: error.to_string() })
 }
+
+#[cfg(test)]
+mod tests;
