@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Change, Editor, Layout, Lifetimes, RepositoryError,
-    keys::{KeyFolder, PublicPart, Signer as _},
+    keys::{KeyFolder, PublicPart},
     layout::{METADATA_MAX, PublishLock, own_folder},
     published::{Online, Overlay, Published},
 };
