@@ -78,7 +78,14 @@ impl Editor {
     pub fn open(dir: &Path) -> Result<Self, RepositoryError> {
         let layout = Layout::open(dir)?;
         let lock = layout.lock_editing()?;
-        let resumed = publish::resume(&layout, &layout.lock_publishing()?)?;
+        let resumed = {
+            let publishing = layout.lock_publishing()?;
+            let resumed = publish::resume(&layout, &publishing)?;
+            // Both locks are held: nobody else writes in these.
+            publish::sweep(layout.dir())?;
+            publish::sweep(&layout.staged())?;
+            resumed
+        };
         let settings = layout.settings()?;
         let published = Published::read(&layout)?;
         let root = read_draft(&layout, ROOT_DRAFT)?;

@@ -36,6 +36,8 @@ use crate::{
 
 /// The longest name of a file on disk, in bytes.
 const FILE_NAME_MAX: usize = 255;
+/// How the names of files begin that are written to be renamed, here and in `base::files`.
+const TEMPORARY_PREFIX: &str = ".tmp-";
 
 /// What a publication did.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -368,6 +370,7 @@ pub(super) fn commit(layout: &Layout, lock: &PublishLock, pending: &Pending) -> 
 
 /// Finishes a publication that was recorded; whether there was one.
 pub(super) fn resume(layout: &Layout, _lock: &PublishLock) -> Result<bool, RepositoryError> {
+    sweep(&layout.metadata())?;
     let path = layout.pending();
     let record = match files::read_bounded(&path, crate::base::ByteSize(METADATA_MAX.bytes().saturating_mul(3))) {
         Ok(record) => record,
@@ -375,6 +378,9 @@ pub(super) fn resume(layout: &Layout, _lock: &PublishLock) -> Result<bool, Repos
         Err(error) => return Err(error.into()),
     };
     let pending: Pending = serde_json::from_slice(&record).map_err(|error| RepositoryError::damaged(&path, error))?;
+    for folder in pending.stored.iter().filter_map(|stored| stored.to.parent()).collect::<BTreeSet<_>>() {
+        sweep(&layout.targets().join(folder))?;
+    }
     write_out(layout, &pending)?;
     if pending.clears_staged {
         super::editor::clear_staged(layout)?;
@@ -382,6 +388,23 @@ pub(super) fn resume(layout: &Layout, _lock: &PublishLock) -> Result<bool, Repos
     fs::remove_file(&path).map_err(FileError::at("remove", &path))?;
     files::sync_folder(&layout.staged())?;
     Ok(true)
+}
+
+/// Removes what a process that was killed while it wrote has left in a folder. The caller holds the lock under which
+/// that folder is written.
+pub(super) fn sweep(folder: &Path) -> Result<(), RepositoryError> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(FileError::at("read", folder)(error).into()),
+    };
+    for entry in entries {
+        let entry = entry.map_err(FileError::at("read", folder))?;
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with(TEMPORARY_PREFIX)) {
+            fs::remove_file(entry.path()).map_err(FileError::at("remove", entry.path()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes the files of a publication in their order. Repeatable.
@@ -409,7 +432,7 @@ fn place(layout: &Layout, stored: &StoredFile) -> Result<(), RepositoryError> {
     let from = layout.staged_files().join(&stored.sha256);
     let copied = || -> std::io::Result<()> {
         use std::os::unix::fs::PermissionsExt as _;
-        let mut file = tempfile::Builder::new().prefix(".tmp-").tempfile_in(&folder)?;
+        let mut file = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(&folder)?;
         std::io::copy(&mut fs::File::open(&from)?, &mut file)?;
         file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
         file.as_file().sync_all()?;
