@@ -62,8 +62,8 @@ fn repository_table(status: &Status, now: Timestamp) -> Markup {
             tr { th { "role" } th { "version" } th { "expires" } }
             @for role in &status.roles {
                 tr {
-                    td { code { (role.role) } }
-                    td { (role.version) }
+                    td { code { (role.role.as_str()) } }
+                    td { (role.version.get()) }
                     td class=[(role.expires <= now).then_some("no")] { (role.expires) " (" (ago(role.expires, now)) ")" }
                 }
             }
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn ages_read_as_a_person_says_them() {
         let now = Timestamp::from_second(1_000_000).unwrap();
-        let at = |seconds| ago(Timestamp::from_second(1_000_000 + seconds).unwrap(), now);
+        let at = |seconds: i64| ago(Timestamp::from_second(1_000_000_i64 + seconds).unwrap(), now);
         assert_eq!(at(86_400 * 3 + 3_600 * 4 + 5), "in 3d 4h");
         assert_eq!(at(-125), "2m 5s ago");
         assert_eq!(at(0), "in 0s");
