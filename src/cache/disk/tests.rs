@@ -236,8 +236,12 @@ async fn a_byte_changed_while_a_blob_is_read_ends_the_read_with_an_error() {
     let blob = rig.store.get(&expected).unwrap().unwrap();
     blob.read(0, 10).await.unwrap();
     rig.tick();
-    fs::OpenOptions::new().write(true).open(rig.path(&expected)).unwrap().write_all_at(b"x", 299_999).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(rig.path(&expected)).unwrap();
+    let modified = file.metadata().unwrap().modified().unwrap();
+    file.write_all_at(b"x", 299_999).unwrap();
     assert!(blob.read(10, 10).await.is_err());
+    file.set_modified(modified).unwrap();
+    assert!(blob.read(10, 10).await.is_err(), "though its time of modification is the old one");
 }
 
 #[tokio::test]
