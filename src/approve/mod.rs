@@ -1,1 +1,47 @@
-//! From pins to a signed repository: look up in the index, download, hash, stage.
+//! From lock files to signed targets: what the pins name is looked up in the index, downloaded, hashed and staged.
+//!
+//! The digest of every approved file comes from a lock file; the index says only where the file is. `METADATA` of a
+//! wheel comes out of the hash-checked wheel itself. A project's signed listing is what a gate renders pages from.
+
+mod bases;
+mod candidates;
+mod custom;
+mod download;
+mod error;
+pub mod pip_config;
+mod progress;
+mod request;
+mod revoke;
+mod stage;
+pub mod wheel;
+
+pub use bases::FileBases;
+pub use custom::{DigestSource, Provenance, Record};
+pub use error::ApproveError;
+pub use progress::{Progress, Silent};
+pub use request::{ApproveReport, ApproveRequest, Missing, approve};
+pub use revoke::{RevokeReport, revoke};
+
+use crate::{simple::ProjectName, tuf::TargetPath};
+
+/// The target path of a file: `{project}/{filename}`.
+pub fn file_target(project: &ProjectName, filename: &str) -> Result<TargetPath, ApproveError> {
+    target(&format!("{project}/{filename}"))
+}
+
+/// The target path of a wheel's METADATA: that of the wheel with `.metadata` behind it.
+pub fn metadata_target(project: &ProjectName, filename: &str) -> Result<TargetPath, ApproveError> {
+    target(&format!("{project}/{filename}.metadata"))
+}
+
+/// The target path of a project's signed listing: `simple/{project}/index.json`.
+pub fn listing_target(project: &ProjectName) -> Result<TargetPath, ApproveError> {
+    target(&format!("simple/{project}/index.json"))
+}
+
+fn target(path: &str) -> Result<TargetPath, ApproveError> {
+    TargetPath::new(path).map_err(|error| ApproveError::Path { why: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests;

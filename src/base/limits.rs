@@ -75,8 +75,10 @@ impl FromStr for ByteSize {
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (name, unit) =
-            SIZE_UNITS.into_iter().find(|(_, unit)| self.0 >= *unit && self.0 % unit == 0).unwrap_or(("B", 1));
+        let (name, unit) = SIZE_UNITS
+            .into_iter()
+            .find(|(_, unit)| self.0 >= *unit && self.0.is_multiple_of(*unit))
+            .unwrap_or(("B", 1));
         write!(f, "{}{name}", self.0 / unit)
     }
 }
@@ -139,7 +141,7 @@ impl fmt::Display for Span {
         let (name, unit) = SPAN_UNITS
             .into_iter()
             .map(|(name, unit)| (name, u128::from(unit)))
-            .find(|(_, unit)| millis >= *unit && millis % unit == 0)
+            .find(|(_, unit)| millis >= *unit && millis.is_multiple_of(*unit))
             .unwrap_or(("ms", 1));
         write!(f, "{}{name}", millis / unit)
     }

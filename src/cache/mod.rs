@@ -1,1 +1,198 @@
 //! Bytes by digest: memory, disk, eviction. What it holds is checked against signed metadata.
+//!
+//! The folder is untrusted input. [`Cache::get`] takes the *signed* length and digests, and what it returns has them
+//! now; that a file lies at the place of a digest says nothing. Being in the cache is no permission either: whoever
+//! asks has been authorised by someone else.
+
+mod blob;
+mod disk;
+mod error;
+mod growing;
+mod ingest;
+mod memory;
+mod observer;
+mod spool;
+mod store;
+mod tiered;
+
+#[cfg(test)]
+mod behaviour;
+
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+pub use blob::{Blob, BlobId, Expected, Place};
+pub use disk::{DiskLimits, DiskStore, Faults, Inspection};
+pub use error::{CacheError, IngestError, ReadError};
+pub use growing::{Growing, GrowingSource};
+pub use ingest::{Checked, Ingest};
+pub use memory::MemoryStore;
+pub use observer::{Eviction, Observer, Unobserved};
+use serde::Deserialize;
+pub use spool::Spool;
+pub use store::{Found, Recheck, Sink, Store, Usage};
+pub use tiered::Tiered;
+
+use crate::base::{ByteSize, files};
+
+/// The keys of `[cache]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// The cache folder.
+    pub dir: PathBuf,
+    /// Bytes of all blobs on disk, those being written among them. The least recently used goes first.
+    pub size_max: ByteSize,
+    /// Bytes of blobs kept in memory; blobs over a sixteenth of it are not.
+    pub memory_max: ByteSize,
+    /// Bytes that stay free on the disk of `dir`.
+    pub free_space_min: ByteSize,
+    /// Bytes of files in memory while the disk takes none. Larger ones go to a nameless file in the system's temporary
+    /// folder.
+    pub spool_max: ByteSize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            dir: PathBuf::from("/var/cache/tufgate"),
+            size_max: ByteSize::gib(20),
+            memory_max: ByteSize::mib(64),
+            free_space_min: ByteSize::mib(256),
+            spool_max: ByteSize::mib(64),
+        }
+    }
+}
+
+/// The cache as the rest of the program sees it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    store: Arc<dyn Store>,
+    spool: Spool,
+    observer: Arc<dyn Observer>,
+}
+
+/// Sum of a [`Cache::verify`] or [`Inspection`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verification {
+    /// Blobs that have the digest of their name.
+    pub good: u64,
+    /// Blobs that had not.
+    pub bad: u64,
+    /// Bytes read of the good ones.
+    pub bytes: u64,
+}
+
+impl Cache {
+    /// Opens the cache of the settings: memory in front of disk. `state` is the state folder, where the record of full
+    /// hashes lies. The caller holds the server's lock on both.
+    pub fn open(settings: &Settings, state: &Path, observer: Arc<dyn Observer>) -> Result<Self, CacheError> {
+        files::private_folder(state)?;
+        let limits = DiskLimits { size_max: settings.size_max, free_space_min: settings.free_space_min };
+        let record = state.join("cache-checked");
+        let disk = DiskStore::open(&settings.dir, &record, limits, Faults::default(), Arc::clone(&observer))?;
+        let store = Tiered::new(MemoryStore::new(settings.memory_max), Arc::new(disk));
+        Ok(Self::over(Arc::new(store), Spool::new(settings.spool_max), observer))
+    }
+
+    /// A cache over any store.
+    pub fn over(store: Arc<dyn Store>, spool: Spool, observer: Arc<dyn Observer>) -> Self {
+        Self { store, spool, observer }
+    }
+
+    /// The blob, if it can be had without waiting for the disk. `None` says nothing.
+    pub fn get_at_once(&self, expected: &Expected) -> Option<Blob> {
+        self.store.get_at_once(expected)
+    }
+
+    /// The blob, if the cache has it with the signed length and digests now. A file that is not what it must be is
+    /// taken out of service, counted, and answered with `None`.
+    ///
+    /// # Errors
+    /// When the store could not look. The answer is then not known, and the bytes can still be had elsewhere.
+    pub async fn get(&self, expected: &Expected) -> Result<Option<Blob>, CacheError> {
+        self.look(expected).await.map(Found::blob)
+    }
+
+    /// Like [`Cache::get`], and tells a file that was taken out of service from none.
+    pub async fn look(&self, expected: &Expected) -> Result<Found, CacheError> {
+        if let Some(blob) = self.store.get_at_once(expected) {
+            return Ok(Found::Blob(blob));
+        }
+        let expected = expected.clone();
+        self.blocking(move |store| store.look(&expected)).await?
+    }
+
+    /// Makes room for a blob and begins to fill it.
+    ///
+    /// # Errors
+    /// [`IngestError::Io`] where neither the store nor the spool has room.
+    pub async fn ingest(&self, expected: &Expected) -> Result<Ingest, IngestError> {
+        let (expected, spool, observer) = (expected.clone(), self.spool.clone(), Arc::clone(&self.observer));
+        self.blocking(move |store| Ingest::begin(&expected, store, spool, observer)).await?
+    }
+
+    /// What the cache holds on disk.
+    pub fn usage(&self) -> Usage {
+        self.store.usage()
+    }
+
+    /// Removes a blob. Whether there was one.
+    pub async fn remove(&self, id: &BlobId) -> Result<bool, CacheError> {
+        let id = id.clone();
+        self.blocking(move |store| store.remove(&id)).await?
+    }
+
+    /// Removes all blobs but those to `keep`. How many went.
+    pub async fn prune(&self, keep: impl Fn(&BlobId) -> bool + Send + 'static) -> Result<u64, CacheError> {
+        self.blocking(move |store| {
+            let mut removed = 0;
+            for id in store.list()?.iter().filter(|id| !keep(id)) {
+                removed += u64::from(store.remove(id)?);
+            }
+            Ok(removed)
+        })
+        .await?
+    }
+
+    /// Reads every blob again whatever is remembered of it, and compares it with its name; bad ones are taken out of
+    /// service. Blocks for as long as that takes. `seen` is told of each, may wait to go easy on the disk, and may
+    /// end it.
+    pub fn verify(
+        &self,
+        mut seen: impl FnMut(&BlobId, Recheck) -> ControlFlow<()>,
+    ) -> Result<Verification, CacheError> {
+        let mut sum = Verification::default();
+        for id in self.store.list()? {
+            let found = self.store.recheck(&id)?;
+            match found {
+                Recheck::Good(bytes) => {
+                    sum.good += 1;
+                    sum.bytes += bytes;
+                }
+                Recheck::Bad(_) => sum.bad += 1,
+                Recheck::Absent => {}
+            }
+            if seen(&id, found).is_break() {
+                break;
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Writes the record of full hashes; to be called now and then, and before the end. Losing it costs only hashing.
+    pub async fn save(&self) -> Result<(), CacheError> {
+        self.blocking(|store| store.save()).await?
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        run: impl FnOnce(Arc<dyn Store>) -> T + Send + 'static,
+    ) -> Result<T, CacheError> {
+        let store = Arc::clone(&self.store);
+        tokio::task::spawn_blocking(move || run(store)).await.map_err(|_| CacheError::Ended("the cache thread"))
+    }
+}

@@ -1,1 +1,27 @@
 //! The repository we write: keys, roles, layout, publication.
+//!
+//! One folder holds it all (see [`layout`]): the keys, the staged change and what is published. A change is staged by an
+//! [`Editor`], then signed and published by [`publish()`]; [`serve_timestamps()`] keeps the online roles fresh with the
+//! online key alone. Nothing here asks a network.
+
+pub mod editor;
+pub mod error;
+pub mod keys;
+pub mod layout;
+mod online;
+pub mod publish;
+mod published;
+mod settings;
+pub mod status;
+
+pub use editor::{Change, Editor, StoredContent};
+pub use error::RepositoryError;
+pub use keys::{FileKey, PublicPart, Signer};
+pub use layout::{InitOptions, Initialised, Layout, init};
+pub use online::{OnlineReport, refresh, serve_timestamps};
+pub use publish::{Publication, publish};
+pub use settings::{IndexRecord, Lifetimes, RepositorySettings};
+pub use status::{KeyStatus, RepositoryStatus, RoleStatus, status};
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,20 @@
+//! The integration tests: the shipped binary, a lying upstream, repositories written by python-tuf, the real pip and uv.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may")]
 
+mod harness;
+
+mod attacks;
+mod bodies;
+mod command_line;
+mod concurrency;
+mod freshness;
+mod harness_checks;
+mod house;
+mod install;
+mod kills;
+mod layers;
+mod listings;
+mod names;
+mod quickstart;
+mod responses;
+mod unsigned;

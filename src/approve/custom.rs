@@ -1,0 +1,76 @@
+//! Where an approval came from, as it stands signed in the `custom` of each approved file.
+//!
+//! ```json
+//! {"tufgate": {"provenance": "locked", "digest": "downloaded", "approved": "2026-01-31T12:00:00Z", "from": "uv.lock"}}
+//! ```
+//! Other clients ignore it.
+
+use serde::{Deserialize, Serialize};
+
+/// The member of `custom` that is ours.
+const MEMBER: &str = "tufgate";
+
+/// Why a digest is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Provenance {
+    /// A lock file named it.
+    Locked,
+    /// It is what the index had when the file was first approved.
+    FirstSeen,
+}
+
+/// How the signed digest and length were obtained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DigestSource {
+    /// The file was downloaded and hashed.
+    Downloaded,
+    /// Taken from the lock file, the length from the index.
+    Lock,
+}
+
+/// One approval of one file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Why the digest is believed.
+    pub provenance: Provenance,
+    /// How digest and length were obtained.
+    pub digest: DigestSource,
+    /// When, as TUF writes times.
+    pub approved: String,
+    /// The lock file's name, without its folders.
+    pub from: String,
+}
+
+impl Record {
+    /// As `custom` of a target.
+    pub fn to_custom(&self) -> serde_json::Value {
+        serde_json::json!({ MEMBER: self })
+    }
+
+    /// Out of the `custom` of a target; `None` where it is not one of ours.
+    pub fn of_custom(custom: Option<&serde_json::Value>) -> Option<Self> {
+        serde_json::from_value(custom?.get(MEMBER)?.clone()).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_reads_back_and_foreign_custom_data_is_none() {
+        let record = Record {
+            provenance: Provenance::FirstSeen,
+            digest: DigestSource::Lock,
+            approved: "2026-01-31T12:00:00Z".to_owned(),
+            from: "uv.lock".to_owned(),
+        };
+        let custom = record.to_custom();
+        assert_eq!(custom["tufgate"]["provenance"], "first-seen");
+        assert_eq!(Record::of_custom(Some(&custom)), Some(record));
+        assert_eq!(Record::of_custom(Some(&serde_json::json!({ "other": 1 }))), None);
+        assert_eq!(Record::of_custom(None), None);
+    }
+}

@@ -1,0 +1,113 @@
+//! What was approved taken back.
+
+use std::{path::Path, str::FromStr as _};
+
+use pep440_rs::Version;
+use serde::Serialize;
+
+use super::{
+    ApproveError, file_target, metadata_target,
+    stage::{listed_projects, put_listing, read_listing},
+};
+use crate::{
+    repository::{Change, Editor},
+    simple::{ListedFile, ProjectName, filename::Distribution},
+};
+
+/// What was taken back.
+#[derive(Clone, Debug, Serialize)]
+pub struct RevokeReport {
+    /// The files, as target paths.
+    pub revoked: Vec<String>,
+    /// The staged change, earlier changes that are not published yet among it.
+    pub change: Change,
+}
+
+/// What a person may name to be revoked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Selection {
+    /// One file.
+    File(String),
+    /// All files of a version.
+    Version(ProjectName, Version),
+    /// All files of a project.
+    Project(ProjectName),
+}
+
+/// Takes back what `what` names: a project, `PROJECT==VERSION` or the name of a file. To take effect it is to be
+/// published.
+pub fn revoke(dir: &Path, what: &str) -> Result<RevokeReport, ApproveError> {
+    let nothing = || ApproveError::NothingToRevoke { what: what.chars().take(100).collect() };
+    let selection = Selection::parse(what).ok_or_else(nothing)?;
+    let mut editor = Editor::open(dir)?;
+    let mut revoked = Vec::new();
+    for project in listed_projects(&editor) {
+        if !selection.concerns(&project) {
+            continue;
+        }
+        let files = read_listing(&editor, &project)?;
+        let (gone, kept): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| selection.names(&project, file));
+        if gone.is_empty() {
+            continue;
+        }
+        for file in gone {
+            let path = file_target(&project, &file.filename)?;
+            editor.remove_target(&metadata_target(&project, &file.filename)?);
+            editor.remove_target(&path);
+            revoked.push(path.to_string());
+        }
+        put_listing(&mut editor, project, kept)?;
+    }
+    if revoked.is_empty() {
+        return Err(nothing());
+    }
+    let change = editor.save()?;
+    Ok(RevokeReport { revoked, change })
+}
+
+impl Selection {
+    fn parse(what: &str) -> Option<Self> {
+        if let Some((project, version)) = what.split_once("==") {
+            let project = ProjectName::parse(project.trim()).ok()?;
+            return Some(Self::Version(project, Version::from_str(version.trim()).ok()?));
+        }
+        if Distribution::parse(what).is_ok() {
+            return Some(Self::File(what.to_owned()));
+        }
+        ProjectName::parse(what).ok().map(Self::Project)
+    }
+
+    fn concerns(&self, project: &ProjectName) -> bool {
+        match self {
+            Self::File(filename) => Distribution::parse(filename).is_ok_and(|found| found.of(project).is_some()),
+            Self::Version(named, _) | Self::Project(named) => named == project,
+        }
+    }
+
+    fn names(&self, project: &ProjectName, file: &ListedFile) -> bool {
+        match self {
+            Self::File(filename) => file.filename == *filename,
+            Self::Project(_) => true,
+            Self::Version(_, version) => Distribution::parse(&file.filename)
+                .is_ok_and(|found| found.of(project).is_some_and(|candidate| candidate.version == *version)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_project_a_version_and_a_file_are_told_apart() {
+        let project = ProjectName::parse("foo-bar").unwrap();
+        assert_eq!(Selection::parse("Foo_Bar"), Some(Selection::Project(project.clone())));
+        let version = Version::from_str("1.0").unwrap();
+        assert_eq!(Selection::parse("foo.bar==1.0.0"), Some(Selection::Version(project, version)));
+        let wheel = "foo_bar-1.0-py3-none-any.whl";
+        assert_eq!(Selection::parse(wheel), Some(Selection::File(wheel.to_owned())));
+        for nothing in ["", "../x", "foo==", "a b"] {
+            assert_eq!(Selection::parse(nothing), None, "{nothing}");
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Checked files turned into staged targets: the file, its METADATA, its project's listing.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::{
+    ApproveError, DigestSource, FileBases, Provenance, Record, candidates::Wanted, download::Checked, file_target,
+    listing_target, metadata_target,
+};
+use crate::{
+    base::{Digest, Digests},
+    repository::{Editor, StoredContent},
+    simple::{ListedFile, ListedMetadata, Listing, ProjectName},
+    tuf::schema::{TargetFile, format_expires},
+};
+
+/// The listings of all projects that change, and the editor that they go to.
+pub(super) struct Stage<'a> {
+    editor: &'a mut Editor,
+    bases: &'a FileBases,
+    now: Timestamp,
+    store: bool,
+    listings: BTreeMap<ProjectName, Vec<ListedFile>>,
+    approved: Vec<String>,
+    metadata: usize,
+}
+
+impl<'a> Stage<'a> {
+    pub(super) fn new(editor: &'a mut Editor, bases: &'a FileBases, now: Timestamp, store: bool) -> Self {
+        Self { editor, bases, now, store, listings: BTreeMap::new(), approved: Vec::new(), metadata: 0 }
+    }
+
+    /// Where a base became shorter, all listings say anew where their files are.
+    pub(super) fn rebase(&mut self, before: &FileBases) -> Result<(), ApproveError> {
+        let same = before.as_slice().iter().zip(self.bases.as_slice()).all(|(old, new)| old == new);
+        if same {
+            return Ok(());
+        }
+        for project in listed_projects(self.editor) {
+            let bases = self.bases;
+            for file in self.listing(&project)? {
+                let link = |why: &str| ApproveError::Link { filename: file.filename.clone(), why: why.to_owned() };
+                let url = before.join(file.base, &file.path).ok_or_else(|| link("its file base is unknown"))?;
+                (file.base, file.path) = bases.split(&url).map_err(|why| link(&why))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stages one file; `checked` is `None` where the lock's digest is trusted.
+    pub(super) fn add(&mut self, wanted: &Wanted, checked: Option<Checked>) -> Result<(), ApproveError> {
+        let Wanted { project, file, .. } = wanted;
+        let filename = &file.filename;
+        let link = |why: String| ApproveError::Link { filename: filename.clone(), why };
+        let (base, path) = self.bases.split(&wanted.url).map_err(link)?;
+        let digests = only(&wanted.sha256);
+        let length = match (&checked, wanted.size) {
+            (Some(checked), _) => checked.length,
+            (None, Some(size)) => size,
+            (None, None) => return Err(ApproveError::NoLength { filename: filename.clone() }),
+        };
+        let core_metadata = self.file_targets(wanted, checked, length, &digests)?;
+        let listed = ListedFile {
+            filename: filename.clone(),
+            path,
+            base,
+            digests,
+            size: length,
+            core_metadata,
+            requires_python: file.requires_python.clone(),
+            yanked: file.yanked.clone(),
+            upload_time: file.upload_time,
+        };
+        let listing = self.listing(project)?;
+        listing.retain(|known| known.filename != listed.filename);
+        listing.push(listed);
+        Ok(())
+    }
+
+    /// Stages the listings that changed; gives the files that were approved, and how many METADATA.
+    pub(super) fn finish(self) -> Result<(Vec<String>, usize), ApproveError> {
+        for (project, files) in self.listings {
+            put_listing(self.editor, project, files)?;
+        }
+        Ok((self.approved, self.metadata))
+    }
+
+    fn file_targets(
+        &mut self,
+        wanted: &Wanted,
+        checked: Option<Checked>,
+        length: u64,
+        digests: &Digests,
+    ) -> Result<Option<ListedMetadata>, ApproveError> {
+        let (project, filename) = (&wanted.project, &wanted.file.filename);
+        let path = file_target(project, filename)?;
+        let digest = if checked.is_some() { DigestSource::Downloaded } else { DigestSource::Lock };
+        let record = Record {
+            provenance: Provenance::Locked,
+            digest,
+            approved: format_expires(self.now),
+            from: wanted.from.clone(),
+        };
+        self.approved.push(path.to_string());
+        let mut signed = TargetFile::new(length, digests);
+        signed.custom = Some(record.to_custom());
+        let metadata = match checked {
+            Some(mut checked) if self.store => {
+                let content = StoredContent::File(&mut checked.content);
+                self.editor.store_target(path, content, signed.custom)?;
+                checked.metadata
+            }
+            checked => {
+                self.editor.put_target(path, signed);
+                checked.and_then(|checked| checked.metadata)
+            }
+        };
+        let Some(metadata) = metadata else { return Ok(None) };
+        self.metadata += 1;
+        let target = metadata_target(project, filename)?;
+        self.editor.store_target(target, StoredContent::Bytes(&metadata), None)?;
+        Ok(Some(ListedMetadata { sha256: Digest::sha256(&metadata), size: Some(metadata.len() as u64) }))
+    }
+
+    fn listing(&mut self, project: &ProjectName) -> Result<&mut Vec<ListedFile>, ApproveError> {
+        if !self.listings.contains_key(project) {
+            let files = read_listing(self.editor, project)?;
+            self.listings.insert(project.clone(), files);
+        }
+        Ok(self.listings.entry(project.clone()).or_default())
+    }
+}
+
+/// The files of a project's listing as it will be; none where the project has no listing yet.
+pub(super) fn read_listing(editor: &Editor, project: &ProjectName) -> Result<Vec<ListedFile>, ApproveError> {
+    let path = listing_target(project)?;
+    if !editor.targets().targets.contains_key(&path) {
+        return Ok(Vec::new());
+    }
+    let bytes = editor.stored_bytes(&path)?.ok_or_else(|| ApproveError::ListingLost {
+        project: project.clone(),
+        dir: editor.layout().dir().display().to_string(),
+    })?;
+    Ok(Listing::parse(&bytes, project)?.files().to_vec())
+}
+
+/// Stages a project's listing; one without files is removed.
+pub(super) fn put_listing(
+    editor: &mut Editor,
+    project: ProjectName,
+    files: Vec<ListedFile>,
+) -> Result<(), ApproveError> {
+    let path = listing_target(&project)?;
+    if files.is_empty() {
+        editor.remove_target(&path);
+        return Ok(());
+    }
+    let listing = Listing::new(project, files)?;
+    editor.store_target(path, StoredContent::Bytes(&listing.to_json()), None)?;
+    Ok(())
+}
+
+/// The projects that have a listing.
+pub(super) fn listed_projects(editor: &Editor) -> Vec<ProjectName> {
+    let name = |path: &str| {
+        let name = path.strip_prefix("simple/")?.strip_suffix("/index.json")?;
+        ProjectName::parse(name).ok().filter(|project| project.is_spelled(name))
+    };
+    editor.targets().targets.keys().filter_map(|path| name(path.as_str())).collect()
+}
+
+fn only(sha256: &Digest) -> Digests {
+    // One digest is a set: `Digests::new` refuses the empty set and contradictions alone.
+    Digests::new([sha256.clone()]).unwrap_or_else(|| unreachable!("one digest is a set"))
+}

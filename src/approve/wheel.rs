@@ -1,0 +1,345 @@
+//! METADATA taken out of a wheel by one strict rule.
+//!
+//! Installers differ in how they read a damaged or contradictory zip file: the last entry of a name or the first, the
+//! central directory or the local headers. Only a wheel on which all readings agree has its METADATA signed.
+
+use std::{
+    collections::HashSet,
+    io::{Read, Seek, SeekFrom},
+    str::FromStr as _,
+};
+
+use pep440_rs::Version;
+use zip::{CompressionMethod, ZipArchive};
+
+use crate::{base::ByteSize, simple::ProjectName};
+
+/// The largest METADATA that is taken.
+pub const METADATA_MAX: ByteSize = ByteSize::mib(4);
+/// The most entries a wheel may have.
+const ENTRIES_MAX: usize = 200_000;
+/// The most lines that are searched for `Name` and `Version`.
+const HEADER_LINES_MAX: usize = 10_000;
+const LOCAL_HEADER: [u8; 4] = *b"PK\x03\x04";
+const CENTRAL_HEADER: [u8; 4] = *b"PK\x01\x02";
+
+/// Why a wheel has no METADATA that could be signed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WheelError {
+    /// It does not read as a zip file.
+    #[error("it is not a readable zip file: {0}")]
+    Zip(String),
+    /// More than [`ENTRIES_MAX`] entries.
+    #[error("it has more than {ENTRIES_MAX} entries")]
+    TooManyEntries,
+    /// Two entries of one name, or of names that differ in case or separators only.
+    #[error("it has the entry `{0}` more than once")]
+    Duplicate(String),
+    /// An absolute path, one with `..`, a backslash or a control character.
+    #[error("it has an entry with the unsafe name `{0}`")]
+    UnsafeName(String),
+    /// None or several folders `*.dist-info`.
+    #[error("it has {0} folders `*.dist-info`, exactly one is allowed")]
+    DistInfo(usize),
+    /// The folder `*.dist-info` is of another project or version.
+    #[error("its folder `{found}` is not of {project} {version}")]
+    OtherDistInfo {
+        /// The folder found.
+        found: String,
+        /// The project that the file name says.
+        project: ProjectName,
+        /// The version that the file name says.
+        version: String,
+    },
+    /// No METADATA in the folder `*.dist-info`.
+    #[error("it has no METADATA")]
+    NoMetadata,
+    /// METADATA is encrypted, or compressed by a method other than stored and deflate.
+    #[error("its METADATA is encrypted or compressed in an unusual way")]
+    Encoding,
+    /// METADATA is larger than [`METADATA_MAX`].
+    #[error("its METADATA is larger than {METADATA_MAX}")]
+    TooLarge,
+    /// The local header says something else than the central directory.
+    #[error("its local header of METADATA contradicts the central directory")]
+    Contradiction,
+    /// METADATA is of another project or version than the file name says.
+    #[error("its METADATA says {field} `{found}` where the file name says `{expected}`")]
+    OtherMetadata {
+        /// `Name` or `Version`.
+        field: &'static str,
+        /// What METADATA says; empty where the field is missing or stands there more than once.
+        found: String,
+        /// What the file name says.
+        expected: String,
+    },
+}
+
+/// The bytes of METADATA of a wheel of this project and version.
+pub fn metadata<R: Read + Seek>(mut wheel: R, project: &ProjectName, version: &Version) -> Result<Vec<u8>, WheelError> {
+    let mut archive = ZipArchive::new(&mut wheel).map_err(zip_error)?;
+    let names: Vec<String> = archive.file_names().map(str::to_owned).collect();
+    let start = archive.central_directory_start();
+    let path = metadata_path(&names, project, version)?;
+    let (bytes, header_start) = read_metadata(&mut archive, &path)?;
+    drop(archive);
+    let listed = count_central_entries(&mut wheel, start).map_err(io_error)?;
+    if listed != names.len() {
+        // The reader keeps one entry per name; the directory has more.
+        return Err(WheelError::Duplicate(format!("{path} or another")));
+    }
+    check_local_header(&mut wheel, header_start, &path)?;
+    check_fields(&bytes, project, version)?;
+    Ok(bytes)
+}
+
+fn metadata_path(names: &[String], project: &ProjectName, version: &Version) -> Result<String, WheelError> {
+    if names.len() > ENTRIES_MAX {
+        return Err(WheelError::TooManyEntries);
+    }
+    let mut seen = HashSet::with_capacity(names.len());
+    let mut folders = HashSet::new();
+    for name in names {
+        check_name(name)?;
+        if !seen.insert(name.trim_end_matches('/').to_ascii_lowercase()) && is_dist_info(name) {
+            return Err(WheelError::Duplicate(name.clone()));
+        }
+        if is_dist_info(name) {
+            folders.insert(top(name));
+        }
+    }
+    let mut folders = folders.into_iter();
+    let (Some(folder), None) = (folders.next(), folders.next()) else {
+        let count = names.iter().filter(|name| is_dist_info(name)).map(|name| top(name)).collect::<HashSet<_>>().len();
+        return Err(WheelError::DistInfo(count));
+    };
+    check_folder(folder, project, version)?;
+    let path = format!("{folder}/METADATA");
+    if names.contains(&path) { Ok(path) } else { Err(WheelError::NoMetadata) }
+}
+
+fn check_name(name: &str) -> Result<(), WheelError> {
+    let body = name.strip_suffix('/').unwrap_or(name);
+    let bad_segment = |segment: &str| matches!(segment, "" | "." | "..");
+    let bad_char = |c: char| c == '\\' || c.is_control();
+    if body.split('/').any(bad_segment) || body.contains(bad_char) {
+        return Err(WheelError::UnsafeName(cut(name)));
+    }
+    Ok(())
+}
+
+fn top(name: &str) -> &str {
+    name.split('/').next().unwrap_or_default()
+}
+
+fn is_dist_info(name: &str) -> bool {
+    top(name).to_ascii_lowercase().ends_with(".dist-info")
+}
+
+/// `{name}-{version}.dist-info`, each compared in its normal form.
+fn check_folder(folder: &str, project: &ProjectName, version: &Version) -> Result<(), WheelError> {
+    let other =
+        || WheelError::OtherDistInfo { found: cut(folder), project: project.clone(), version: version.to_string() };
+    let (name, found) = folder.strip_suffix(".dist-info").and_then(|stem| stem.rsplit_once('-')).ok_or_else(other)?;
+    let same_project = ProjectName::parse(name).is_ok_and(|name| name == *project);
+    let same_version = Version::from_str(&found.replace('_', "-")).is_ok_and(|found| found == *version);
+    if same_project && same_version { Ok(()) } else { Err(other()) }
+}
+
+/// The entry's bytes and where its local header stands.
+fn read_metadata<R: Read + Seek>(archive: &mut ZipArchive<R>, path: &str) -> Result<(Vec<u8>, u64), WheelError> {
+    let entry = archive.by_name(path).map_err(zip_error)?;
+    if entry.encrypted() || !matches!(entry.compression(), CompressionMethod::Stored | CompressionMethod::Deflated) {
+        return Err(WheelError::Encoding);
+    }
+    if entry.is_symlink() || !entry.is_file() {
+        return Err(WheelError::NoMetadata);
+    }
+    let header_start = entry.header_start();
+    let size = entry.size();
+    let mut bytes = Vec::new();
+    entry.take(METADATA_MAX.bytes().saturating_add(1)).read_to_end(&mut bytes).map_err(io_error)?;
+    if bytes.len() as u64 > METADATA_MAX.bytes() {
+        return Err(WheelError::TooLarge);
+    }
+    if bytes.len() as u64 != size {
+        return Err(WheelError::Contradiction);
+    }
+    Ok((bytes, header_start))
+}
+
+/// Counts the records of the central directory as they stand, duplicates among them.
+fn count_central_entries<R: Read + Seek>(wheel: &mut R, start: u64) -> std::io::Result<usize> {
+    wheel.seek(SeekFrom::Start(start))?;
+    let mut wheel = std::io::BufReader::new(wheel);
+    let mut count = 0;
+    loop {
+        let mut header = [0_u8; 46];
+        wheel.read_exact(header.get_mut(..4).unwrap_or_default())?;
+        if !header.starts_with(&CENTRAL_HEADER) || count > ENTRIES_MAX {
+            return Ok(count);
+        }
+        wheel.read_exact(header.get_mut(4..).unwrap_or_default())?;
+        let [.., n0, n1, e0, e1, c0, c1, _, _, _, _, _, _, _, _, _, _, _, _] = header;
+        let behind: i64 = [[n0, n1], [e0, e1], [c0, c1]].map(|pair| i64::from(u16::from_le_bytes(pair))).iter().sum();
+        wheel.seek_relative(behind)?;
+        count += 1;
+    }
+}
+
+/// The local header must bear the same name: readers that stream go by it.
+fn check_local_header<R: Read + Seek>(wheel: &mut R, start: u64, path: &str) -> Result<(), WheelError> {
+    let mut header = [0_u8; 30];
+    wheel.seek(SeekFrom::Start(start)).map_err(io_error)?;
+    wheel.read_exact(&mut header).map_err(io_error)?;
+    let [.., n0, n1, _, _] = header;
+    let mut name = vec![0_u8; usize::from(u16::from_le_bytes([n0, n1]))];
+    wheel.read_exact(&mut name).map_err(io_error)?;
+    if header.starts_with(&LOCAL_HEADER) && name == path.as_bytes() { Ok(()) } else { Err(WheelError::Contradiction) }
+}
+
+/// METADATA must be of the project and version that the file name promises: resolvers believe it.
+fn check_fields(metadata: &[u8], project: &ProjectName, version: &Version) -> Result<(), WheelError> {
+    let text = String::from_utf8_lossy(metadata);
+    let name = field(&text, "name");
+    if !name.is_some_and(|name| ProjectName::parse(name).is_ok_and(|name| name == *project)) {
+        let found = cut(name.unwrap_or_default());
+        return Err(WheelError::OtherMetadata { field: "Name", found, expected: project.to_string() });
+    }
+    let found = field(&text, "version");
+    if !found.is_some_and(|found| Version::from_str(found).is_ok_and(|found| found == *version)) {
+        let found = cut(found.unwrap_or_default());
+        return Err(WheelError::OtherMetadata { field: "Version", found, expected: version.to_string() });
+    }
+    Ok(())
+}
+
+/// The value of a field that stands exactly once among the headers.
+fn field<'t>(text: &'t str, wanted: &str) -> Option<&'t str> {
+    let mut values = text
+        .lines()
+        .take(HEADER_LINES_MAX)
+        .take_while(|line| !line.trim().is_empty())
+        .filter_map(|line| line.split_once(':'))
+        .filter(|(name, _)| name.eq_ignore_ascii_case(wanted))
+        .map(|(_, value)| value.trim());
+    match (values.next(), values.next()) {
+        (Some(value), None) => Some(value),
+        _ => None,
+    }
+}
+
+fn zip_error(error: zip::result::ZipError) -> WheelError {
+    WheelError::Zip(cut(&error.to_string()))
+}
+
+fn io_error(error: std::io::Error) -> WheelError {
+    WheelError::Zip(cut(&error.to_string()))
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(120).map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Cursor, Write as _};
+
+    use zip::{ZipWriter, write::SimpleFileOptions};
+
+    use super::*;
+
+    const GOOD: &[u8] = b"Metadata-Version: 2.1\nName: Foo.Bar\nVersion: 1.0\n\nbody\nName: other\n";
+
+    fn wheel(entries: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
+        for (name, bytes) in entries {
+            writer.start_file(*name, SimpleFileOptions::default()).unwrap();
+            writer.write_all(bytes).unwrap();
+        }
+        writer.finish().unwrap().into_inner()
+    }
+
+    fn read(bytes: &[u8]) -> Result<Vec<u8>, WheelError> {
+        metadata(Cursor::new(bytes), &ProjectName::parse("foo-bar").unwrap(), &Version::from_str("1.0").unwrap())
+    }
+
+    fn replace(bytes: &mut [u8], from: &[u8], to: &[u8], nth: usize) {
+        let at = bytes.windows(from.len()).enumerate().filter(|(_, window)| *window == from).nth(nth).unwrap().0;
+        bytes[at..at + to.len()].copy_from_slice(to);
+    }
+
+    #[test]
+    fn the_metadata_of_a_sound_wheel_is_its_bytes() {
+        let good = wheel(&[("foo_bar/__init__.py", b""), ("foo_bar-1.0.dist-info/METADATA", GOOD)]);
+        assert_eq!(read(&good).unwrap(), GOOD);
+    }
+
+    #[test]
+    fn two_entries_of_one_name_are_refused_whichever_a_reader_would_take() {
+        let evil = b"Metadata-Version: 2.1\nName: foo-bar\nVersion: 1.0\nRequires-Dist: evil\n";
+        let mut bytes = wheel(&[("foo_bar-1.0.dist-info/METADATA", GOOD), ("foo_bar-1.0.dist-info/METADATB", evil)]);
+        replace(&mut bytes, b"METADATB", b"METADATA", 0);
+        replace(&mut bytes, b"METADATB", b"METADATA", 0);
+        assert!(matches!(read(&bytes).unwrap_err(), WheelError::Duplicate(_)));
+    }
+
+    #[test]
+    fn names_that_differ_in_case_only_are_refused() {
+        let bytes = wheel(&[("foo_bar-1.0.dist-info/METADATA", GOOD), ("foo_bar-1.0.dist-info/Metadata", GOOD)]);
+        assert!(matches!(read(&bytes).unwrap_err(), WheelError::Duplicate(_)));
+    }
+
+    #[test]
+    fn two_dist_info_folders_none_and_one_of_another_project_are_refused() {
+        let two = wheel(&[("foo_bar-1.0.dist-info/METADATA", GOOD), ("x-1.0.dist-info/METADATA", GOOD)]);
+        assert_eq!(read(&two).unwrap_err(), WheelError::DistInfo(2));
+        assert_eq!(read(&wheel(&[("a", b"")])).unwrap_err(), WheelError::DistInfo(0));
+        for other in ["other-1.0.dist-info/METADATA", "foo_bar-2.0.dist-info/METADATA", "foo_bar.dist-info/METADATA"] {
+            assert!(matches!(read(&wheel(&[(other, GOOD)])).unwrap_err(), WheelError::OtherDistInfo { .. }));
+        }
+        let none = wheel(&[("foo_bar-1.0.dist-info/RECORD", b"")]);
+        assert_eq!(read(&none).unwrap_err(), WheelError::NoMetadata);
+    }
+
+    #[test]
+    fn a_local_header_that_names_another_file_is_refused() {
+        let mut bytes = wheel(&[("foo_bar-1.0.dist-info/METADATA", GOOD)]);
+        replace(&mut bytes, b"METADATA", b"METADATB", 0);
+        assert_eq!(read(&bytes).unwrap_err(), WheelError::Contradiction);
+    }
+
+    #[test]
+    fn unsafe_names_anywhere_in_the_wheel_are_refused() {
+        for name in ["../evil", "/etc/passwd", "a//b", "a\\b", "a/./b"] {
+            let bytes = wheel(&[(name, b""), ("foo_bar-1.0.dist-info/METADATA", GOOD)]);
+            assert!(matches!(read(&bytes).unwrap_err(), WheelError::UnsafeName(_)), "{name}");
+        }
+    }
+
+    #[test]
+    fn metadata_of_another_project_or_with_two_names_is_refused() {
+        for evil in [
+            &b"Name: evil\nVersion: 1.0\n\n"[..],
+            b"Name: foo-bar\nVersion: 2.0\n\n",
+            b"Name: foo-bar\nName: evil\nVersion: 1.0\n\n",
+            b"\nName: foo-bar\nVersion: 1.0\n",
+        ] {
+            let bytes = wheel(&[("foo_bar-1.0.dist-info/METADATA", evil)]);
+            assert!(matches!(read(&bytes).unwrap_err(), WheelError::OtherMetadata { .. }));
+        }
+    }
+
+    #[test]
+    fn endless_metadata_is_refused_at_the_limit() {
+        let large = [GOOD, &vec![b'x'; METADATA_MAX.as_usize()]].concat();
+        assert_eq!(read(&wheel(&[("foo_bar-1.0.dist-info/METADATA", &large)])).unwrap_err(), WheelError::TooLarge);
+    }
+
+    #[test]
+    fn what_is_no_zip_file_is_an_error_not_a_panic() {
+        for bytes in [&b""[..], b"PK\x05\x06", &[0_u8; 100]] {
+            assert!(matches!(read(bytes).unwrap_err(), WheelError::Zip(_)));
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! A blob: verified bytes, named by their digest, in memory or behind an open file.
+
+use std::{fmt, fs::File, io, ops::Range, os::unix::fs::FileExt as _, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::stream::{self, Stream};
+
+use super::error::ReadError;
+use crate::base::{Algorithm, Digest, Digests};
+
+/// Names a blob: the preferred one of its signed digests.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BlobId(Digest);
+
+impl BlobId {
+    /// The name of bytes with these digests.
+    pub fn of(digests: &Digests) -> Self {
+        Self(digests.primary().clone())
+    }
+
+    /// The digest behind the name.
+    pub fn digest(&self) -> &Digest {
+        &self.0
+    }
+
+    /// The algorithm as a folder name without `-`.
+    pub(super) fn algorithm_folder(&self) -> &'static str {
+        match self.0.algorithm() {
+            Algorithm::Sha256 => "sha256",
+            Algorithm::Sha512 => "sha512",
+            Algorithm::Blake2b256 => "blake2b256",
+        }
+    }
+}
+
+impl From<Digest> for BlobId {
+    fn from(digest: Digest) -> Self {
+        Self(digest)
+    }
+}
+
+impl fmt::Display for BlobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for BlobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// What signed metadata says of some bytes: the measure for everything that enters or leaves the cache.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Expected {
+    /// Length in bytes.
+    pub length: u64,
+    /// Every digest that was signed.
+    pub digests: Digests,
+}
+
+impl Expected {
+    /// A length and digests from signed metadata.
+    pub fn new(length: u64, digests: Digests) -> Self {
+        Self { length, digests }
+    }
+
+    /// The name of the blob.
+    pub fn id(&self) -> BlobId {
+        BlobId::of(&self.digests)
+    }
+}
+
+/// Where the bytes of a blob lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// In memory.
+    Memory,
+    /// In a file, kept open, so that eviction while it is read does no harm.
+    File,
+}
+
+/// Verified bytes. Cheap to clone; stays readable after the store has evicted it.
+#[derive(Clone)]
+pub struct Blob {
+    id: BlobId,
+    length: u64,
+    source: Source,
+}
+
+#[derive(Clone)]
+enum Source {
+    Memory(Bytes),
+    File(Arc<Opened>),
+}
+
+/// An open file with what it looked like when its content was checked.
+struct Opened {
+    file: File,
+    stamp: Stamp,
+}
+
+impl Blob {
+    /// Bytes in memory that were checked against `id`.
+    pub(super) fn in_memory(id: BlobId, bytes: Bytes) -> Self {
+        Self { id, length: bytes.len() as u64, source: Source::Memory(bytes) }
+    }
+
+    /// An open file whose content was checked against `id` while it looked like `stamp`.
+    pub(super) fn in_file(id: BlobId, file: File, stamp: Stamp) -> Self {
+        Self { id, length: stamp.size, source: Source::File(Arc::new(Opened { file, stamp })) }
+    }
+
+    /// Its name.
+    pub fn id(&self) -> &BlobId {
+        &self.id
+    }
+
+    /// Length in bytes.
+    pub fn len(&self) -> u64 {
+        self.length
+    }
+
+    /// Whether it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Where the bytes lie.
+    pub fn place(&self) -> Place {
+        match self.source {
+            Source::Memory(_) => Place::Memory,
+            Source::File(_) => Place::File,
+        }
+    }
+
+    /// All bytes, where they are in memory.
+    pub fn bytes(&self) -> Option<&Bytes> {
+        match &self.source {
+            Source::Memory(bytes) => Some(bytes),
+            Source::File(_) => None,
+        }
+    }
+
+    /// At most `most` bytes from `offset`; empty only at the end. Waits for the disk on a thread made for that, and
+    /// only where the bytes are not in the page cache.
+    pub async fn read(&self, offset: u64, most: usize) -> Result<Bytes, ReadError> {
+        let opened = match &self.source {
+            Source::Memory(bytes) => return Ok(slice(bytes, offset, most)),
+            Source::File(opened) => opened,
+        };
+        let most = within(offset, most, self.length);
+        if most == 0 {
+            return Ok(Bytes::new());
+        }
+        if let Some(bytes) = page_cache::read(&opened.file, offset, most) {
+            return self.settle(opened, bytes);
+        }
+        let blob = self.clone();
+        tokio::task::spawn_blocking(move || blob.read_blocking(offset, most))
+            .await
+            .map_err(|_| self.failed(io::Error::other("the reading thread ended")))?
+    }
+
+    /// Like [`Blob::read`], for threads that may block.
+    pub fn read_blocking(&self, offset: u64, most: usize) -> Result<Bytes, ReadError> {
+        let opened = match &self.source {
+            Source::Memory(bytes) => return Ok(slice(bytes, offset, most)),
+            Source::File(opened) => opened,
+        };
+        let most = within(offset, most, self.length);
+        if most == 0 {
+            return Ok(Bytes::new());
+        }
+        let bytes = read_at(&opened.file, offset, most).map_err(|error| self.failed(error))?;
+        self.settle(opened, bytes)
+    }
+
+    /// The bytes of a range as a stream of chunks. After an error it is over: a reader that sees one must not end
+    /// cleanly.
+    pub fn into_stream(self, range: Range<u64>) -> impl Stream<Item = Result<Bytes, ReadError>> + Send + 'static {
+        let end = range.end.min(self.length);
+        stream::try_unfold((self, range.start), move |(blob, offset)| async move {
+            if offset >= end {
+                return Ok(None);
+            }
+            let bytes = blob.read(offset, within(offset, SEND_CHUNK, end)).await?;
+            let next = offset + bytes.len() as u64;
+            Ok(Some((bytes, (blob, next))))
+        })
+    }
+
+    /// Reads all of it; for blobs that the caller knows to be small.
+    pub async fn read_all(&self) -> Result<Bytes, ReadError> {
+        if let Source::Memory(bytes) = &self.source {
+            return Ok(bytes.clone());
+        }
+        let blob = self.clone();
+        tokio::task::spawn_blocking(move || blob.read_all_blocking())
+            .await
+            .map_err(|_| self.failed(io::Error::other("the reading thread ended")))?
+    }
+
+    /// Like [`Blob::read_all`], for threads that may block.
+    pub fn read_all_blocking(&self) -> Result<Bytes, ReadError> {
+        let mut all = Vec::new();
+        while (all.len() as u64) < self.length {
+            let offset = all.len() as u64;
+            all.extend_from_slice(&self.read_blocking(offset, READ_CHUNK)?);
+        }
+        Ok(all.into())
+    }
+
+    /// Lets bytes out only if the file still looks as it did when its content was checked: asked *after* the read.
+    fn settle(&self, opened: &Opened, bytes: Bytes) -> Result<Bytes, ReadError> {
+        let now = Stamp::of(&opened.file).map_err(|error| self.failed(error))?;
+        if bytes.is_empty() || !opened.stamp.still(&now) {
+            return Err(ReadError::Changed { blob: self.id.to_string() });
+        }
+        Ok(bytes)
+    }
+
+    fn failed(&self, source: io::Error) -> ReadError {
+        ReadError::Io { blob: self.id.to_string(), source }
+    }
+}
+
+impl fmt::Debug for Blob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Blob")
+            .field("id", &self.id)
+            .field("length", &self.length)
+            .field("place", &self.place())
+            .finish()
+    }
+}
+
+/// Bytes of a file in memory for each client that is served from disk.
+const SEND_CHUNK: usize = 128 << 10;
+
+/// Bytes read from a file at once when nothing else is said.
+pub(super) const READ_CHUNK: usize = 256 << 10;
+
+/// What a file looks like without reading it: while none of this changes, neither has its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    pub(super) inode: u64,
+    pub(super) size: u64,
+    pub(super) modified: (i64, i64),
+    pub(super) changed: (i64, i64),
+    links: u64,
+}
+
+impl Stamp {
+    pub(super) fn of(file: &File) -> io::Result<Self> {
+        Ok(Self::from_metadata(&file.metadata()?))
+    }
+
+    pub(super) fn from_metadata(metadata: &std::fs::Metadata) -> Self {
+        use std::os::unix::fs::MetadataExt as _;
+        Self {
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+            links: metadata.nlink(),
+        }
+    }
+
+    pub(super) fn from_parts(inode: u64, size: u64, modified: (i64, i64), changed: (i64, i64)) -> Self {
+        Self { inode, size, modified, changed, links: 1 }
+    }
+
+    /// How many names the file has.
+    pub(super) fn links(&self) -> u64 {
+        self.links
+    }
+
+    /// Whether a file that looked like `self` and looks like `now` has the same content. Losing its last name
+    /// (eviction) changes the ctime and nothing else.
+    fn still(&self, now: &Self) -> bool {
+        let same = self.inode == now.inode && self.size == now.size && self.modified == now.modified;
+        same && (self.changed == now.changed || now.links == 0)
+    }
+}
+
+/// `read(2)` at an offset until `most` bytes are there or the file ends. Never maps the file: a truncated one must not
+/// kill the process.
+pub(super) fn read_at(file: &File, offset: u64, most: usize) -> io::Result<Bytes> {
+    let mut buffer = vec![0; most];
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    buffer.truncate(filled);
+    Ok(buffer.into())
+}
+
+fn slice(bytes: &Bytes, offset: u64, most: usize) -> Bytes {
+    let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+    let end = start.saturating_add(most).min(bytes.len());
+    bytes.slice(start..end)
+}
+
+fn within(offset: u64, most: usize, length: u64) -> usize {
+    usize::try_from(length.saturating_sub(offset)).unwrap_or(usize::MAX).min(most)
+}
+
+#[cfg(target_os = "linux")]
+mod page_cache {
+    use std::{fs::File, io::IoSliceMut};
+
+    use bytes::Bytes;
+    use rustix::io::{ReadWriteFlags, preadv2};
+
+    /// What can be read without waiting for the disk; `None` where that is nothing.
+    pub(super) fn read(file: &File, offset: u64, most: usize) -> Option<Bytes> {
+        let mut buffer = vec![0; most];
+        let count = preadv2(file, &mut [IoSliceMut::new(&mut buffer)], offset, ReadWriteFlags::NOWAIT).ok()?;
+        buffer.truncate(count);
+        (count > 0).then(|| buffer.into())
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod page_cache {
+    /// Only Linux tells beforehand whether a read would wait.
+    pub(super) fn read(_file: &std::fs::File, _offset: u64, _most: usize) -> Option<bytes::Bytes> {
+        None
+    }
+}

@@ -1,0 +1,438 @@
+//! `tufgate repo`: the signer.
+
+use std::{io::IsTerminal as _, path::PathBuf};
+
+use clap::{Args, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{Exit, Failure, block_on, print_json, print_line};
+use crate::{
+    approve::{self, ApproveError, ApproveReport, ApproveRequest, Progress, pip_config::Pip},
+    base::{Span, SystemClock},
+    repository::{
+        self, Change, InitOptions, Lifetimes, Publication, RepositoryError, RepositoryStatus, publish::PublishedRole,
+    },
+    telemetry::logging,
+    upstream::{Client, Environment, Settings},
+};
+
+/// Arguments of `tufgate repo`.
+#[derive(Debug, Args)]
+pub struct Repo {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a repository: keys for root, targets and the online roles, and a first, empty publication
+    Init(Init),
+    /// Stage what lock files pin: look it up in the index, download, hash, and sign it with the next publication
+    Approve(Approve),
+    /// Stage the removal of what was approved
+    Revoke(Revoke),
+    /// Sign and publish what is staged
+    Publish(Publish),
+    /// Show roles, versions, expiries and what is staged
+    Status(Status),
+    /// Keep timestamp and snapshot fresh with the online key, until SIGTERM or SIGINT
+    ServeTimestamps(ServeTimestamps),
+}
+
+#[derive(Debug, Args)]
+struct Init {
+    /// The folder; made where it does not exist
+    dir: PathBuf,
+    /// How long a root is valid
+    #[arg(long, value_name = "DURATION", default_value = "365d")]
+    root_expires: Span,
+    /// How long targets are valid, so how often you sign at least
+    #[arg(long, value_name = "DURATION", default_value = "90d")]
+    targets_expires: Span,
+    /// How long a snapshot is valid
+    #[arg(long, value_name = "DURATION", default_value = "7d")]
+    snapshot_expires: Span,
+    /// How long a timestamp is valid, so how long a gate serves once nothing renews it
+    #[arg(long, value_name = "DURATION", default_value = "1d")]
+    timestamp_expires: Span,
+    /// Print what was made as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Approve {
+    /// The repository's folder
+    dir: PathBuf,
+    /// requirements.txt with hashes, pylock.toml, uv.lock or poetry.lock
+    #[arg(required = true, value_name = "LOCKFILE")]
+    locks: Vec<PathBuf>,
+    /// The index (Simple API); left out, the one that pip is configured with
+    #[arg(long, value_name = "URL")]
+    index_url: Option<String>,
+    /// Take digests from the lock and lengths from the index and download nothing; no .metadata is signed then
+    #[arg(long, conflicts_with = "store")]
+    trust_lock_hash: bool,
+    /// Also copy the files into the published targets
+    #[arg(long)]
+    store: bool,
+    /// PEM file of certificate authorities that are trusted besides the system's
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// Print what was approved as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Revoke {
+    /// The repository's folder
+    dir: PathBuf,
+    /// A project, PROJECT==VERSION, or the name of a file
+    what: String,
+    /// Print what was revoked as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Publish {
+    /// The repository's folder
+    dir: PathBuf,
+    /// Only renew timestamp and snapshot, with the online key alone; what is staged stays staged
+    #[arg(long)]
+    refresh: bool,
+    /// Print what was published as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Status {
+    /// The repository's folder
+    dir: PathBuf,
+    /// Print it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ServeTimestamps {
+    /// The repository's folder
+    dir: PathBuf,
+    /// Also end when standard input does: for a parent process that holds the other end
+    #[arg(long)]
+    until_stdin_ends: bool,
+}
+
+impl Repo {
+    pub(super) fn run(self) -> Result<Exit, Failure> {
+        match self.command {
+            Command::Init(command) => command.run(),
+            Command::Approve(command) => command.run(),
+            Command::Revoke(command) => command.run(),
+            Command::Publish(command) => command.run(),
+            Command::Status(command) => command.run(),
+            Command::ServeTimestamps(command) => command.run(),
+        }
+    }
+}
+
+impl Init {
+    fn run(self) -> Result<Exit, Failure> {
+        #[derive(Serialize)]
+        struct Made<'a> {
+            dir: &'a PathBuf,
+            anchor: &'a PathBuf,
+            root_sha256: String,
+            keys: Vec<(String, String)>,
+        }
+        let expires_after = Lifetimes {
+            root: self.root_expires,
+            targets: self.targets_expires,
+            snapshot: self.snapshot_expires,
+            timestamp: self.timestamp_expires,
+        };
+        let made = repository::init(&self.dir, &InitOptions { expires_after }, &SystemClock)
+            .map_err(|error| repository_failure(&error))?;
+        let root_sha256 = made.root_sha256.to_hex();
+        if self.json {
+            let made = Made { dir: &self.dir, anchor: &made.anchor, root_sha256, keys: made.keys };
+            return print_json(&made).map(|()| Exit::Ok);
+        }
+        print_line(&format!("made a repository in {}", self.dir.display()))?;
+        print_line(&format!("trust anchor   {}", made.anchor.display()))?;
+        print_line(&format!("root_sha256    {root_sha256}"))?;
+        for (role, keyid) in made.keys {
+            print_line(&format!("{:14} {keyid}", format!("{role} key")))?;
+        }
+        Ok(Exit::Ok)
+    }
+}
+
+impl Approve {
+    fn run(self) -> Result<Exit, Failure> {
+        let settings = Settings { ca_file: self.ca_file, ..Settings::default() };
+        let client = Client::new(&settings, &Environment::of_process())
+            .map_err(|error| approve_failure(&ApproveError::Upstream(error)))?;
+        let request = ApproveRequest {
+            dir: self.dir,
+            locks: self.locks,
+            index_url: self.index_url,
+            pip: Pip::from_environment(),
+            trust_lock_hash: self.trust_lock_hash,
+            store: self.store,
+            client,
+            clock: SystemClock::shared(),
+        };
+        let progress = Bars::new();
+        let report = block_on(async {
+            approve::approve(&request, &progress).await.map_err(|error| {
+                progress.clear();
+                approve_failure(&error)
+            })
+        })?;
+        progress.clear();
+        print_left_out(&report);
+        if self.json {
+            print_json(&report)?;
+        } else {
+            print_approved(&report)?;
+        }
+        Ok(Exit::Ok)
+    }
+}
+
+impl Revoke {
+    fn run(self) -> Result<Exit, Failure> {
+        let report = approve::revoke(&self.dir, &self.what).map_err(|error| approve_failure(&error))?;
+        if self.json {
+            return print_json(&report).map(|()| Exit::Ok);
+        }
+        for path in &report.revoked {
+            print_line(&format!("- {path}"))?;
+        }
+        print_line(&format!("{} file(s) revoked; `tufgate repo publish` makes it so", report.revoked.len()))?;
+        Ok(Exit::Ok)
+    }
+}
+
+impl Publish {
+    fn run(self) -> Result<Exit, Failure> {
+        let failed = |error: RepositoryError| repository_failure(&error);
+        if self.refresh {
+            let report = repository::refresh(&self.dir, &SystemClock, true).map_err(failed)?;
+            if self.json {
+                return print_json(&report).map(|()| Exit::Ok);
+            }
+            return print_roles(&report.roles).map(|()| Exit::Ok);
+        }
+        let report = repository::publish(&self.dir, &SystemClock).map_err(failed)?;
+        if self.json {
+            return print_json(&report).map(|()| Exit::Ok);
+        }
+        print_publication(&report)?;
+        Ok(Exit::Ok)
+    }
+}
+
+impl Status {
+    fn run(self) -> Result<Exit, Failure> {
+        let status = repository::status(&self.dir, &SystemClock).map_err(|error| repository_failure(&error))?;
+        if self.json {
+            print_json(&status)?;
+        } else {
+            print_status(&status)?;
+        }
+        Ok(Exit::Ok)
+    }
+}
+
+impl ServeTimestamps {
+    fn run(self) -> Result<Exit, Failure> {
+        let shutdown = CancellationToken::new();
+        logging::install(&logging::Settings::default()).map_err(|error| Failure::usage(error.to_string()))?;
+        block_on(async {
+            stop_on_signals(&shutdown)?;
+            if self.until_stdin_ends {
+                stop_on_end_of_stdin(&shutdown);
+            }
+            eprintln!("tufgate: keeping the timestamp of {} fresh", self.dir.display());
+            repository::serve_timestamps(&self.dir, SystemClock::shared(), shutdown.clone())
+                .await
+                .map_err(|error| repository_failure(&error))
+        })?;
+        Ok(Exit::Ok)
+    }
+}
+
+/// A repository's error as an exit code and a sentence.
+pub(super) fn repository_failure(error: &RepositoryError) -> Failure {
+    if error.is_usage() { Failure::usage(error.to_string()) } else { Failure::of(error.fault(), error) }
+}
+
+/// An approval's error as an exit code and a sentence.
+pub(super) fn approve_failure(error: &ApproveError) -> Failure {
+    if error.is_usage() { Failure::usage(error.to_string()) } else { Failure::of(error.fault(), error) }
+}
+
+/// Progress on a terminal: one bar for the look-ups, then one for the downloads. Elsewhere nothing is drawn.
+#[derive(Debug)]
+pub(super) struct Bars {
+    bar: ProgressBar,
+}
+
+impl Bars {
+    pub(super) fn new() -> Self {
+        let bar = if std::io::stderr().is_terminal() { ProgressBar::no_length() } else { ProgressBar::hidden() };
+        Self { bar }
+    }
+
+    /// Takes the bar off the terminal.
+    pub(super) fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    fn style(&self, template: &str) {
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.bar.set_style(style.progress_chars("=> "));
+        }
+    }
+}
+
+impl Progress for Bars {
+    fn looking_up(&self, projects: usize) {
+        self.style("looking up  [{bar:30}] {pos}/{len} {wide_msg}");
+        self.bar.set_length(projects as u64);
+    }
+
+    fn looked_up(&self, project: &str) {
+        self.bar.set_message(project.to_owned());
+        self.bar.inc(1);
+    }
+
+    fn downloading(&self, _files: usize, bytes: u64) {
+        self.style("downloading [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {wide_msg}");
+        self.bar.set_position(0);
+        self.bar.set_length(bytes);
+    }
+
+    fn received(&self, bytes: u64) {
+        self.bar.inc(bytes);
+    }
+
+    fn checked(&self, filename: &str) {
+        self.bar.set_message(filename.to_owned());
+    }
+}
+
+fn print_left_out(report: &ApproveReport) {
+    for left_out in &report.left_out {
+        eprintln!("tufgate: left out: {left_out}");
+    }
+    for missing in &report.missing {
+        let name = missing.filename.as_deref().unwrap_or("a file");
+        eprintln!(
+            "tufgate: not in the index: {name} of {} {}, sha256:{} ({})",
+            missing.project, missing.version, missing.sha256, missing.at
+        );
+    }
+}
+
+fn print_approved(report: &ApproveReport) -> Result<(), Failure> {
+    for path in &report.approved {
+        print_line(&format!("+ {path}"))?;
+    }
+    print_line(&format!("index {} (from {})", report.index_url, report.index_from))?;
+    print_line(&format!("files behind {}", report.file_bases.join(", ")))?;
+    print_line(&format!(
+        "{} file(s) of {} project(s) approved, {} known before; `tufgate repo publish` makes it so",
+        report.approved.len(),
+        report.projects,
+        report.known
+    ))
+}
+
+fn print_publication(report: &Publication) -> Result<(), Failure> {
+    if report.resumed {
+        eprintln!("tufgate: finished a publication that was cut off");
+    }
+    if report.roles.is_empty() {
+        return print_line("nothing is staged and nothing is due");
+    }
+    print_change(&report.change)?;
+    print_roles(&report.roles)
+}
+
+fn print_change(change: &Change) -> Result<(), Failure> {
+    let marked = [("+", &change.added), ("-", &change.removed), ("~", &change.changed)];
+    for (mark, paths) in marked {
+        for path in paths {
+            print_line(&format!("{mark} {path}"))?;
+        }
+    }
+    if change.root { print_line("~ root") } else { Ok(()) }
+}
+
+fn print_roles(roles: &[PublishedRole]) -> Result<(), Failure> {
+    roles.iter().try_for_each(|role| {
+        print_line(&format!("{:10} version {:4}  expires {}", role.role, role.version, role.expires))
+    })
+}
+
+fn print_status(status: &RepositoryStatus) -> Result<(), Failure> {
+    print_line(&format!("repository     {}", status.dir.display()))?;
+    print_line(&format!("root_sha256    {}", status.root_sha256))?;
+    print_line(&format!("targets        {}", status.targets))?;
+    if let Some(index) = &status.settings.index {
+        print_line(&format!("index          {}", index.index_url))?;
+        print_line(&format!("files behind   {}", index.file_bases.join(", ")))?;
+    }
+    for role in &status.roles {
+        let here = role.keys.iter().filter(|key| key.at_hand).count();
+        let expiry = if role.expired { "EXPIRED" } else { "expires" };
+        print_line(&format!(
+            "{:14} version {:4}  {expiry} {}  threshold {} of {} key(s), {here} here",
+            role.role,
+            role.version,
+            role.expires,
+            role.threshold,
+            role.keys.len()
+        ))?;
+    }
+    if status.unfinished {
+        print_line("a publication was cut off; the next command that publishes finishes it")?;
+    }
+    if status.staged.is_empty() {
+        return print_line("nothing is staged");
+    }
+    print_line("staged:")?;
+    print_change(&status.staged)
+}
+
+/// SIGTERM and SIGINT end the process in good order.
+fn stop_on_signals(shutdown: &CancellationToken) -> Result<(), Failure> {
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        let mut signals = signal(kind).map_err(|error| Failure::failed(format!("cannot wait for signals: {error}")))?;
+        let shutdown = shutdown.clone();
+        tokio::spawn(async move {
+            signals.recv().await;
+            shutdown.cancel();
+        });
+    }
+    Ok(())
+}
+
+/// A parent that ends, however it ends, closes the pipe. On a thread of its own: a read of standard input cannot be
+/// called off, and must not hold up the end of the process.
+fn stop_on_end_of_stdin(shutdown: &CancellationToken) {
+    let shutdown = shutdown.clone();
+    std::thread::spawn(move || {
+        // An error ends it too: there is nobody at the other end.
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        shutdown.cancel();
+    });
+}

@@ -1,0 +1,78 @@
+//! `tufgate serve`.
+
+use std::net::SocketAddr;
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{ConfigFile, Exit, Failure, block_on};
+use crate::{app::App, base::SystemClock, config::Config, telemetry::logging};
+
+/// Arguments of `tufgate serve`; a flag wins over the environment, the environment over the file.
+#[derive(Debug, Args)]
+pub struct Serve {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Address of the public listener, in place of server.listen
+    #[arg(long, value_name = "ADDR", env = "TUFGATE_LISTEN")]
+    listen: Option<SocketAddr>,
+    /// Address of the admin listener, in place of admin.listen
+    #[arg(long, value_name = "ADDR", env = "TUFGATE_ADMIN_LISTEN")]
+    admin_listen: Option<SocketAddr>,
+    /// Log level or filter, in place of log.level
+    #[arg(long, value_name = "LEVEL", env = "TUFGATE_LOG")]
+    log_level: Option<String>,
+}
+
+impl Serve {
+    pub(super) fn run(self) -> Result<Exit, Failure> {
+        let overrides = crate::config::Overrides {
+            listen: self.listen,
+            admin_listen: self.admin_listen,
+            log_level: self.log_level,
+        };
+        let config = Config::load_with(&self.config.config, &overrides)?;
+        logging::install(&config.log).map_err(|error| Failure::usage(error.to_string()))?;
+        block_on(serve(config, CancellationToken::new()))
+    }
+}
+
+/// Serves until a signal or until `shutdown`.
+pub(super) async fn serve(config: Config, shutdown: CancellationToken) -> Result<Exit, Failure> {
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    stop_on_signals(&shutdown)?;
+    let app = App::start(config, SystemClock::shared(), shutdown)
+        .await
+        .map_err(|error| Failure { exit: error.exit_hint().into(), message: error.to_string() })?;
+    announce(&app);
+    app.run().await;
+    Ok(Exit::Ok)
+}
+
+/// Says on stderr where it listens, and tells a service manager that asked for it.
+fn announce(app: &App) {
+    eprintln!("tufgate: listening on {}", app.public_url());
+    if let Some(admin) = app.admin_url() {
+        eprintln!("tufgate: admin on {admin}");
+    }
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::debug!(%error, "no service manager to notify");
+    }
+}
+
+/// SIGTERM and SIGINT end the process in good order.
+fn stop_on_signals(shutdown: &CancellationToken) -> Result<(), Failure> {
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        let mut signals =
+            signal(kind).map_err(|error| Failure::failed(format!("cannot wait for signals: {error}")))?;
+        let shutdown = shutdown.clone();
+        tokio::spawn(async move {
+            signals.recv().await;
+            shutdown.cancel();
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,71 @@
+//! Errors that name the key, the line, and the nearest known key.
+
+use std::{ops::Range, path::Path};
+
+use super::ConfigError;
+
+/// Two names this alike are taken for a misspelling (Jaro-Winkler, 0 to 1).
+const ALIKE: f64 = 0.75;
+
+/// Turns what the TOML reader says into one sentence with a place.
+pub(super) fn syntax(path: &Path, text: &str, error: &toml::de::Error, within: Option<Range<usize>>) -> ConfigError {
+    let message = error.message();
+    let offset = error.span().map(|span| span.start).or_else(|| {
+        let within = within?;
+        let key = unknown_field(message).map(|(key, _)| key)?;
+        Some(line_of_key(text, &within, key).unwrap_or(within.start))
+    });
+    let what = match unknown_field(message) {
+        Some((key, known)) => format!("unknown key `{key}`{}{}", section(text, offset), suggestion(key, &known)),
+        None => format!("{}{}", message.trim().replace('\n', " "), section(text, offset)),
+    };
+    ConfigError::Syntax { path: path.to_owned(), line: line_number(text, offset.unwrap_or(0)), what }
+}
+
+/// Serde's sentence for an unknown key, taken apart: the key and the known ones.
+fn unknown_field(message: &str) -> Option<(&str, Vec<&str>)> {
+    let rest = message.trim().strip_prefix("unknown field `")?;
+    let (key, known) = rest.split_once('`')?;
+    let known = known.split('`').skip(1).step_by(2).collect();
+    Some((key, known))
+}
+
+fn suggestion(key: &str, known: &[&str]) -> String {
+    let best = known
+        .iter()
+        .map(|known| (strsim::jaro_winkler(key, known), known))
+        .filter(|(likeness, _)| *likeness >= ALIKE)
+        .max_by(|one, other| one.0.total_cmp(&other.0));
+    match best {
+        Some((_, known)) => format!("; did you mean `{known}`?"),
+        None => format!("; known are {}", known.join(", ")),
+    }
+}
+
+/// The header above an offset, such as ` in [server]`.
+fn section(text: &str, offset: Option<usize>) -> String {
+    let Some(before) = offset.and_then(|offset| text.get(..offset)) else { return String::new() };
+    let header = before.lines().rev().map(str::trim).find(|line| line.starts_with('[') && line.ends_with(']'));
+    header.map(|header| format!(" in {header}")).unwrap_or_default()
+}
+
+fn line_of_key(text: &str, within: &Range<usize>, key: &str) -> Option<usize> {
+    let mut offset = within.start;
+    // The span of a table of an array is its header; its keys follow until the next header.
+    for line in text.get(within.start..)?.split_inclusive('\n') {
+        if offset > within.start && line.starts_with("[[") {
+            return None;
+        }
+        let start = line.trim_start();
+        let rest = start.strip_prefix(key).map(str::trim_start);
+        if rest.is_some_and(|rest| rest.starts_with('=') || rest.starts_with('.')) {
+            return Some(offset + (line.len() - start.len()));
+        }
+        offset += line.len();
+    }
+    None
+}
+
+fn line_number(text: &str, offset: usize) -> usize {
+    1 + text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count()
+}

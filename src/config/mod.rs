@@ -1,0 +1,318 @@
+//! The configuration file: read, checked as a whole, and explained when it is wrong.
+//!
+//! Each part owns its settings; here they are put together. An unknown key is an error that names the key and the
+//! nearest known one, because a misspelt limit that is ignored is a limit that is not there.
+
+mod diagnose;
+mod mounts;
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+use toml::Spanned;
+
+pub use mounts::{FrontSettings, MountSettings};
+
+use crate::{
+    admin,
+    base::{
+        ByteSize, Fault,
+        files::{self, FileError},
+    },
+    cache, delivery, server,
+    telemetry::{audit, logging},
+    updater, upstream,
+};
+
+/// The largest configuration file.
+const FILE_MAX: ByteSize = ByteSize::mib(1);
+
+/// `[state]`: trust that outlives the process. It lies apart from the cache, so that deleting the cache resets nothing.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StateSettings {
+    /// The folder; made with mode 0700 where it is missing.
+    pub dir: PathBuf,
+}
+
+/// A configuration that was read and checked. All paths are absolute or relative to the working directory.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `[server]`
+    pub server: server::Settings,
+    /// `[admin]`
+    pub admin: Option<admin::Settings>,
+    /// `[cache]`
+    pub cache: cache::Settings,
+    /// `[state]`
+    pub state: StateSettings,
+    /// `[log]`
+    pub log: logging::Settings,
+    /// `[audit]`
+    pub audit: audit::Settings,
+    /// `[upstream]`
+    pub upstream: upstream::Settings,
+    /// `[delivery]`
+    pub delivery: delivery::Settings,
+    /// `[[repository]]`
+    pub repositories: Vec<updater::Settings>,
+    /// `[[mount]]`, the longest path first: the order in which a request is matched.
+    pub mounts: Vec<MountSettings>,
+    /// What is allowed but probably not meant.
+    pub warnings: Vec<String>,
+}
+
+/// What the command line or the environment puts in place of the file's values.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// In place of `server.listen`.
+    pub listen: Option<SocketAddr>,
+    /// In place of `admin.listen`.
+    pub admin_listen: Option<SocketAddr>,
+    /// In place of `log.level`.
+    pub log_level: Option<String>,
+}
+
+/// The file as it stands.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    server: server::Settings,
+    admin: Option<admin::Settings>,
+    cache: cache::Settings,
+    state: StateSettings,
+    #[serde(default)]
+    log: logging::Settings,
+    #[serde(default)]
+    audit: audit::Settings,
+    #[serde(default)]
+    upstream: upstream::Settings,
+    #[serde(default)]
+    delivery: delivery::Settings,
+    #[serde(default)]
+    repository: Vec<updater::Settings>,
+    #[serde(default)]
+    mount: Vec<Spanned<toml::Table>>,
+}
+
+/// The configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Not TOML, or a key that is unknown, missing or of the wrong kind.
+    #[error("{path}:{line}: {what}")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// What is wrong, naming the key.
+        what: String,
+    },
+    /// A value that cannot be.
+    #[error("{path}: {key}: {why}")]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The key, as `server.listen`.
+        key: String,
+        /// Why not.
+        why: String,
+    },
+}
+
+impl ConfigError {
+    /// Always this machine's own.
+    pub fn fault(&self) -> Fault {
+        Fault::Local
+    }
+}
+
+impl Config {
+    /// Reads and checks the file; makes nothing and reaches nobody.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Self::load_with(path, &Overrides::default())
+    }
+
+    /// Like [`Config::load`], with values that win over the file's.
+    pub fn load_with(path: &Path, overrides: &Overrides) -> Result<Self, ConfigError> {
+        let bytes = files::read_named(path, FILE_MAX)?;
+        let text = String::from_utf8(bytes).map_err(|error| ConfigError::Syntax {
+            path: path.to_owned(),
+            line: 1,
+            what: format!("not UTF-8 ({})", error.utf8_error()),
+        })?;
+        Self::parse(path, &text, overrides)
+    }
+
+    /// Checks the text of a configuration file that lies, or will lie, at `path`.
+    pub fn parse(path: &Path, text: &str, overrides: &Overrides) -> Result<Self, ConfigError> {
+        let document: Document = toml::from_str(text).map_err(|error| diagnose::syntax(path, text, &error, None))?;
+        let mounts = document
+            .mount
+            .iter()
+            .map(|mount| mounts::read(mount.get_ref()).map_err(|error| error.locate(path, text, mount.span())))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut config = Self {
+            server: document.server,
+            admin: document.admin,
+            cache: document.cache,
+            state: document.state,
+            log: document.log,
+            audit: document.audit,
+            upstream: document.upstream,
+            delivery: document.delivery,
+            repositories: document.repository,
+            mounts,
+            warnings: Vec::new(),
+        };
+        config.resolve(path.parent().unwrap_or(Path::new("")));
+        config.apply(overrides);
+        config.check().map_err(|(key, why)| ConfigError::Value { path: path.to_owned(), key, why })?;
+        config.mounts.sort_by_key(|mount| std::cmp::Reverse(mount.path.depth()));
+        config.warnings = config.doubts();
+        Ok(config)
+    }
+
+    /// Relative paths are relative to the configuration file, wherever the process was started.
+    fn resolve(&mut self, base: &Path) {
+        let place = |path: &mut PathBuf| *path = base.join(&*path);
+        place(&mut self.cache.dir);
+        place(&mut self.state.dir);
+        self.audit.file.iter_mut().for_each(place);
+        self.upstream.ca_file.iter_mut().for_each(place);
+        for credential in &mut self.upstream.credentials {
+            credential.password_file.iter_mut().chain(&mut credential.token_file).for_each(place);
+        }
+        self.repositories.iter_mut().filter_map(|repository| repository.root.as_mut()).for_each(place);
+        for tls in self.server.tls.iter_mut() {
+            place(&mut tls.cert);
+            place(&mut tls.key);
+        }
+    }
+
+    fn apply(&mut self, overrides: &Overrides) {
+        if let Some(listen) = overrides.listen {
+            self.server.listen = listen;
+        }
+        if let Some(listen) = overrides.admin_listen {
+            self.admin.get_or_insert(admin::Settings { listen, public_url: None }).listen = listen;
+        }
+        if let Some(level) = &overrides.log_level {
+            self.log.level.clone_from(level);
+        }
+    }
+
+    fn check(&self) -> Result<(), (String, String)> {
+        let wrong = |key: &str, why: String| Err((key.to_owned(), why));
+        if !is_loopback(self.server.listen) && self.server.tls.is_none() && !self.server.plaintext {
+            return wrong(
+                "server.listen",
+                format!(
+                    "{} is not loopback: set server.tls, or server.plaintext = true where something in front speaks TLS",
+                    self.server.listen
+                ),
+            );
+        }
+        if self.admin.as_ref().is_some_and(|admin| admin.listen == self.server.listen && admin.listen.port() != 0) {
+            return wrong("admin.listen", "must differ from server.listen".to_owned());
+        }
+        if self.cache.dir == self.state.dir {
+            return wrong("state.dir", "must not be cache.dir: deleting a cache must never reset trust".to_owned());
+        }
+        if let Err(error) = logging::check(&self.log) {
+            return wrong("log.level", error.to_string());
+        }
+        self.check_repositories()?;
+        self.check_mounts()
+    }
+
+    fn check_repositories(&self) -> Result<(), (String, String)> {
+        if self.repositories.is_empty() {
+            return Err(("repository".to_owned(), "at least one [[repository]] is needed".to_owned()));
+        }
+        let mut names = BTreeSet::new();
+        for repository in &self.repositories {
+            let key = format!("repository `{}`", repository.name);
+            check_name(&repository.name).map_err(|why| (format!("{key}: name"), why))?;
+            if !names.insert(repository.name.as_str()) {
+                return Err((key, "the name is used twice".to_owned()));
+            }
+            if let Err(error) = repository.check() {
+                return Err((key, error.to_string()));
+            }
+            if let Some(root) = &repository.root
+                && let Err(error) = files::read_named(root, ByteSize::mib(1))
+            {
+                return Err((format!("{key}: root"), error.to_string()));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_mounts(&self) -> Result<(), (String, String)> {
+        if self.mounts.is_empty() {
+            return Err(("mount".to_owned(), "at least one [[mount]] is needed".to_owned()));
+        }
+        let (mut names, mut paths) = (BTreeSet::new(), BTreeSet::new());
+        for mount in &self.mounts {
+            let key = format!("mount `{}`", mount.name);
+            check_name(&mount.name).map_err(|why| (format!("{key}: name"), why))?;
+            if !names.insert(mount.name.as_str()) {
+                return Err((key, "the name is used twice".to_owned()));
+            }
+            if !paths.insert(&mount.path) {
+                return Err((format!("{key}: path"), format!("`{}` is used by two mounts", mount.path)));
+            }
+            if !self.repositories.iter().any(|repository| repository.name == mount.repository) {
+                let known: Vec<&str> = self.repositories.iter().map(|repository| repository.name.as_str()).collect();
+                return Err((
+                    format!("{key}: repository"),
+                    format!("there is no [[repository]] named `{}` (known: {})", mount.repository, known.join(", ")),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Two mounts that name targets alike in one repository authorise each other's files.
+    fn doubts(&self) -> Vec<String> {
+        let mut doubts = Vec::new();
+        for (n, one) in self.mounts.iter().enumerate() {
+            for other in self.mounts.iter().skip(n + 1) {
+                if one.repository == other.repository && mounts::share_names(&one.front, &other.front) {
+                    doubts.push(format!(
+                        "mounts `{}` and `{}` share repository `{}` and call targets alike (target_path): a file \
+                         signed for one is authorised in the other",
+                        one.name, other.name, one.repository
+                    ));
+                }
+            }
+        }
+        doubts
+    }
+}
+
+/// Whether nobody but this machine can reach the address.
+pub fn is_loopback(address: SocketAddr) -> bool {
+    match address.ip() {
+        IpAddr::V4(ip) => ip.is_loopback(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.to_ipv4_mapped().is_some_and(|ip| ip.is_loopback()),
+    }
+}
+
+/// Names stand in URLs, labels and folders.
+fn check_name(name: &str) -> Result<(), String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let starts = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if starts && name.len() <= 64 && name.chars().all(good) {
+        return Ok(());
+    }
+    Err(format!("`{name}` must be 1 to 64 letters, digits, `-`, `_` or `.`, and start with a letter or digit"))
+}

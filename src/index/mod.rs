@@ -1,0 +1,76 @@
+//! The upstream index as a hint: fetched, kept, revalidated, never believed.
+//!
+//! A hint tells which files an index has; what of it is signed is `trust`'s to say. A hint is fresh for a while, then
+//! served on while it is revalidated in the background, and it is kept on disk, so that an outage of the index is not
+//! felt (decision 2).
+
+mod fetch;
+mod hints;
+mod shelf;
+
+use std::sync::Arc;
+
+pub use fetch::fetch;
+pub use hints::{HintSettings, Hints};
+
+use crate::{
+    base::Fault,
+    simple::{Page, PageError, ProjectName},
+    upstream::UpstreamError,
+};
+
+/// An upstream page as it was read.
+#[derive(Clone, Debug)]
+pub struct Hint {
+    /// The page, with absolute links.
+    pub page: Page,
+    /// Changes with the page; compares equal only for the same bytes.
+    pub tag: Arc<str>,
+}
+
+/// Why there is no hint.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum HintError {
+    /// The index could not be had.
+    #[error(transparent)]
+    Upstream(Arc<UpstreamError>),
+    /// The index answered with something that is no page.
+    #[error("index page of {project}: {error}")]
+    Page {
+        /// The project.
+        project: ProjectName,
+        /// What is wrong with it.
+        error: PageError,
+    },
+    /// The index answered with neither JSON nor HTML.
+    #[error("index page of {project} has the type \"{content_type}\", which is no page of the Simple API")]
+    ContentType {
+        /// The project.
+        project: ProjectName,
+        /// What it said.
+        content_type: String,
+    },
+    /// The process is about to end.
+    #[error("the fetch of an index page was stopped")]
+    Stopped,
+}
+
+impl HintError {
+    /// A missing project is `NotFound`; everything else is trouble with the upstream.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Upstream(error) => error.fault(),
+            Self::Page { error, .. } => error.fault(),
+            Self::ContentType { .. } | Self::Stopped => Fault::Unavailable,
+        }
+    }
+
+    /// The label `reason` of audit records.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Upstream(error) => error.reason(),
+            Self::Page { .. } | Self::ContentType { .. } => "index_page",
+            Self::Stopped => "stopped",
+        }
+    }
+}

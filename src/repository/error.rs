@@ -1,0 +1,196 @@
+//! What can go wrong with the repository we write.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+
+use crate::base::{Fault, files::FileError};
+
+/// An error of the signer's side. Each says in one sentence what happened and what the way out is.
+#[derive(Debug, thiserror::Error)]
+pub enum RepositoryError {
+    /// The file system said no.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Something the repository needs of this machine failed: randomness, a worker thread.
+    #[error("cannot {action}: {source}")]
+    Machine {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A private key that others may read or replace.
+    #[error("private key {path} {why}; make it yours alone with `chmod 600` or generate a new key")]
+    LooseKey {
+        /// The key file.
+        path: PathBuf,
+        /// What is loose: `is readable by others (mode 0644)`.
+        why: String,
+    },
+    /// A file that should be a key is none.
+    #[error("{path} is not a usable key: {why}")]
+    BadKey {
+        /// The key file.
+        path: PathBuf,
+        /// What stands there instead.
+        why: String,
+    },
+    /// There is a file already where a key was to be generated.
+    #[error("{path} exists already; keys are never overwritten, name another file")]
+    KeyExists {
+        /// The file that stands there.
+        path: PathBuf,
+    },
+    /// The folder is no repository.
+    #[error("{dir} is not a tufgate repository; create one with `tufgate repo init {dir}`")]
+    NotARepository {
+        /// The folder as it was named.
+        dir: PathBuf,
+    },
+    /// `init` in a folder that is a repository already.
+    #[error("{dir} is a tufgate repository already; use it, or name another folder")]
+    AlreadyARepository {
+        /// The folder as it was named.
+        dir: PathBuf,
+    },
+    /// `init` in a folder that holds something else under a name we need.
+    #[error("{path} is in the way of a new repository; name another folder")]
+    InTheWay {
+        /// What stands there.
+        path: PathBuf,
+    },
+    /// The folder was written by a newer tufgate.
+    #[error("{dir} has format {found}, this tufgate knows formats up to {known}; use a newer tufgate")]
+    NewerFormat {
+        /// The folder.
+        dir: PathBuf,
+        /// Format found.
+        found: u64,
+        /// The newest known here.
+        known: u64,
+    },
+    /// Another process holds the lock.
+    #[error("another tufgate command is working on {dir}; wait for it to end, then run this one again")]
+    Busy {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// A file of the repository does not read.
+    #[error("{path} is damaged: {why}; restore it from a copy")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// What is published does not verify from the repository's own anchor.
+    #[error("the publication in {dir} does not verify: {why}; restore {dir} from a copy")]
+    Unverified {
+        /// The published folder.
+        dir: PathBuf,
+        /// The reason that verification gave.
+        why: String,
+    },
+    /// What was about to be published does not verify, so it was not.
+    #[error("refused to publish what would not verify: {why}")]
+    WouldNotVerify {
+        /// The reason that verification gave.
+        why: String,
+    },
+    /// Too few keys of a role at hand.
+    #[error(
+        "role {role} needs {threshold} signature(s), {have} can be made here; put a private key of key id {missing} into \
+         {keys}"
+    )]
+    BelowThreshold {
+        /// The role that would be signed.
+        role: String,
+        /// Signatures needed.
+        threshold: u64,
+        /// Signatures that the keys at hand make.
+        have: u64,
+        /// A key id of the role whose private part is not here.
+        missing: String,
+        /// The folder where it was looked for.
+        keys: PathBuf,
+    },
+    /// A staged root that cannot be one.
+    #[error("staged role {role} has {keys} key(s) and threshold {threshold}: it could never be signed")]
+    ImpossibleThreshold {
+        /// The role.
+        role: String,
+        /// Keys it lists.
+        keys: usize,
+        /// Signatures it asks for.
+        threshold: u64,
+    },
+    /// A length of time that a role cannot have.
+    #[error("role {role} cannot live {lifetime}: allowed are one second to 100 years")]
+    Lifetime {
+        /// The role.
+        role: &'static str,
+        /// What was asked for.
+        lifetime: crate::base::Span,
+    },
+    /// A role has expired that this command cannot renew.
+    #[error("role {role} expired {expires}; renew it with `tufgate repo publish` where its private key is")]
+    Expired {
+        /// The role.
+        role: &'static str,
+        /// When.
+        expires: Timestamp,
+    },
+    /// A target path that cannot lie in the published folder.
+    #[error("target path `{path}` cannot be stored: {why}")]
+    TargetPath {
+        /// The path, cut to 200 characters.
+        path: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// Something could not be written as canonical JSON.
+    #[error("cannot encode {what}: {why}")]
+    Encode {
+        /// What was to be written.
+        what: &'static str,
+        /// What the encoder said.
+        why: String,
+    },
+}
+
+impl RepositoryError {
+    /// Whose fault it is.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Unverified { .. } | Self::WouldNotVerify { .. } => Fault::Refused,
+            _ => Fault::Local,
+        }
+    }
+
+    /// Whether the command line or what it names was wrong (exit code 2) rather than the machine.
+    pub fn is_usage(&self) -> bool {
+        matches!(
+            self,
+            Self::NotARepository { .. }
+                | Self::AlreadyARepository { .. }
+                | Self::InTheWay { .. }
+                | Self::NewerFormat { .. }
+                | Self::KeyExists { .. }
+                | Self::BadKey { .. }
+                | Self::LooseKey { .. }
+                | Self::ImpossibleThreshold { .. }
+                | Self::Lifetime { .. }
+                | Self::TargetPath { .. }
+        )
+    }
+
+    pub(crate) fn machine(action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Machine { action, source }
+    }
+
+    pub(crate) fn damaged(path: impl Into<PathBuf>, why: impl ToString) -> Self {
+        Self::Damaged { path: path.into(), why: why.to_string() }
+    }
+}

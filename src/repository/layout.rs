@@ -1,0 +1,372 @@
+//! Where the parts of a repository lie in its folder, and how a new one comes to be.
+//!
+//! ```text
+//! DIR/repository.json        format, lifetimes, index: see RepositorySettings
+//! DIR/root.json              the trust anchor to hand out: the first root
+//! DIR/keys/                  private keys (0600) and their public parts
+//! DIR/staged/                the staged change: root.json, targets.json, files/<sha256>
+//! DIR/staged/publication.json   a publication that was begun; finished by the next command
+//! DIR/published/metadata/    N.root.json, N.targets.json, N.snapshot.json, timestamp.json
+//! DIR/published/targets/     stored targets, each as <folder>/<sha256>.<name>
+//! ```
+
+use std::{
+    fs::{self, DirBuilder},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Lifetimes, RepositoryError, RepositorySettings,
+    keys::{FileKey, Signer as _},
+    publish, settings,
+};
+use crate::base::{
+    ByteSize, Clock, Digest,
+    files::{self, FileError, FolderLock, Mode},
+};
+
+/// The largest metadata file that we read back.
+pub(super) const METADATA_MAX: ByteSize = ByteSize::gib(1);
+const SETTINGS_MAX: ByteSize = ByteSize::mib(1);
+const SETTINGS_FILE: &str = "repository.json";
+const ANCHOR_FILE: &str = "root.json";
+/// A new repository while it is being made; renamed to [`INIT_READY`] once whole.
+const INIT_PART: &str = ".init-part";
+/// A new repository, whole, whose parts are moved to their places one by one, the settings last.
+const INIT_READY: &str = ".init";
+const PARTS: [&str; 5] = ["keys", "staged", "published", ANCHOR_FILE, SETTINGS_FILE];
+/// Held by whoever changes what is staged.
+const EDIT_LOCK: &str = ".edit.lock";
+/// Held, for moments only, by whoever changes what is published.
+const PUBLISH_LOCK: &str = ".publish.lock";
+/// How long a command waits for another one to finish publishing.
+const PUBLISH_PATIENCE: Duration = Duration::from_secs(20);
+/// How long an editing command waits for another one: a quick one may pass, a long one is named.
+const EDIT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The folder of a repository, known to be of a format that we write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    dir: PathBuf,
+}
+
+/// The lock under which the staged change may be read and written.
+#[derive(Debug)]
+pub struct EditLock(#[expect(dead_code, reason = "held, not read")] FolderLock);
+
+/// The lock under which `published/` may be written.
+#[derive(Debug)]
+pub struct PublishLock(#[expect(dead_code, reason = "held, not read")] FolderLock);
+
+/// How a new repository is to be.
+#[derive(Clone, Debug, Default)]
+pub struct InitOptions {
+    /// How long each role lives.
+    pub expires_after: Lifetimes,
+}
+
+/// What `init` made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Initialised {
+    /// The trust anchor: the first root, to be handed to gates over a channel they trust.
+    pub anchor: PathBuf,
+    /// SHA-256 of the anchor's bytes: what `root_sha256` in a gate's configuration pins.
+    pub root_sha256: Digest,
+    /// Role and key id of each generated key.
+    pub keys: Vec<(String, String)>,
+}
+
+/// Creates a repository in `dir`: three keys (root, targets, online) and a first, empty publication. The folder may
+/// exist and hold other things, but nothing under our names. Interrupted, it leaves nothing that looks like a
+/// repository, and the next `init` starts anew or finishes.
+pub fn init(dir: &Path, options: &InitOptions, clock: &dyn Clock) -> Result<Initialised, RepositoryError> {
+    options.expires_after.check()?;
+    own_folder(dir, 0o755)?;
+    let _lock = wait_for(dir, EDIT_LOCK, EDIT_PATIENCE)?;
+    finish_init(dir)?;
+    let layout = Layout { dir: dir.to_owned() };
+    if layout.dir.join(SETTINGS_FILE).symlink_metadata().is_ok() {
+        return Err(RepositoryError::AlreadyARepository { dir: dir.to_owned() });
+    }
+    if let Some(path) = PARTS.iter().map(|part| dir.join(part)).find(|path| path.symlink_metadata().is_ok()) {
+        return Err(RepositoryError::InTheWay { path });
+    }
+    let part = dir.join(INIT_PART);
+    let made = make(&part, options, clock);
+    if made.is_err() {
+        let _ = fs::remove_dir_all(&part);
+    }
+    let (root_sha256, keys) = made?;
+    fs::rename(&part, dir.join(INIT_READY)).map_err(FileError::at("create", dir))?;
+    finish_init(dir)?;
+    Ok(Initialised { anchor: layout.anchor(), root_sha256, keys })
+}
+
+impl Layout {
+    /// The repository in `dir`. Refused: a folder that is none, one of a newer format, one of another user.
+    pub fn open(dir: &Path) -> Result<Self, RepositoryError> {
+        let layout = Self { dir: dir.to_owned() };
+        layout.settings()?;
+        own_folder(&layout.dir, 0o755)?;
+        for folder in [layout.staged(), layout.staged_files()] {
+            own_folder(&folder, 0o700)?;
+        }
+        Ok(layout)
+    }
+
+    /// The folder itself.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The folder of keys.
+    pub fn keys(&self) -> PathBuf {
+        self.dir.join("keys")
+    }
+
+    /// The trust anchor to hand out.
+    pub fn anchor(&self) -> PathBuf {
+        self.dir.join(ANCHOR_FILE)
+    }
+
+    /// The folder of the staged change.
+    pub fn staged(&self) -> PathBuf {
+        self.dir.join("staged")
+    }
+
+    /// Contents that the staged change stores, each under its SHA-256.
+    pub fn staged_files(&self) -> PathBuf {
+        self.staged().join("files")
+    }
+
+    /// The publication that was begun and is not finished.
+    pub fn pending(&self) -> PathBuf {
+        self.staged().join("publication.json")
+    }
+
+    /// What a static web server serves.
+    pub fn published(&self) -> PathBuf {
+        self.dir.join("published")
+    }
+
+    /// The published metadata.
+    pub fn metadata(&self) -> PathBuf {
+        self.published().join("metadata")
+    }
+
+    /// The published, stored targets.
+    pub fn targets(&self) -> PathBuf {
+        self.published().join("targets")
+    }
+
+    /// Reads what the repository remembers about itself.
+    pub fn settings(&self) -> Result<RepositorySettings, RepositoryError> {
+        #[derive(serde::Deserialize)]
+        struct FormatOnly {
+            format: u64,
+        }
+        let path = self.dir.join(SETTINGS_FILE);
+        let bytes = files::read_bounded(&path, SETTINGS_MAX).map_err(|error| match error.source.kind() {
+            std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => {
+                RepositoryError::NotARepository { dir: self.dir.clone() }
+            }
+            _ => error.into(),
+        })?;
+        let damaged = |error: serde_json::Error| RepositoryError::damaged(&path, error);
+        let FormatOnly { format } = serde_json::from_slice(&bytes).map_err(damaged)?;
+        if format > settings::FORMAT {
+            return Err(RepositoryError::NewerFormat { dir: self.dir.clone(), found: format, known: settings::FORMAT });
+        }
+        serde_json::from_slice(&bytes).map_err(damaged)
+    }
+
+    pub(super) fn write_settings(&self, settings: &RepositorySettings) -> Result<(), RepositoryError> {
+        let mut bytes = serde_json::to_vec_pretty(settings)
+            .map_err(|error| RepositoryError::Encode { what: SETTINGS_FILE, why: error.to_string() })?;
+        bytes.push(b'\n');
+        Ok(files::write_atomic(&self.dir.join(SETTINGS_FILE), &bytes, Mode::Public)?)
+    }
+
+    /// Takes the lock for changing what is staged. Waits for two seconds at most.
+    pub fn lock_editing(&self) -> Result<EditLock, RepositoryError> {
+        wait_for(&self.dir, EDIT_LOCK, EDIT_PATIENCE).map(EditLock)
+    }
+
+    /// Takes the lock for changing what is published. It is held for moments only, so this waits up to 20 seconds.
+    pub fn lock_publishing(&self) -> Result<PublishLock, RepositoryError> {
+        wait_for(&self.dir, PUBLISH_LOCK, PUBLISH_PATIENCE).map(PublishLock)
+    }
+}
+
+fn make(
+    part: &Path,
+    options: &InitOptions,
+    clock: &dyn Clock,
+) -> Result<(Digest, Vec<(String, String)>), RepositoryError> {
+    if part.symlink_metadata().is_ok() {
+        fs::remove_dir_all(part).map_err(FileError::at("remove", part))?;
+    }
+    own_folder(part, 0o700)?;
+    let layout = Layout { dir: part.to_owned() };
+    for folder in [layout.keys(), layout.staged(), layout.staged_files()] {
+        own_folder(&folder, 0o700)?;
+    }
+    for folder in [layout.published(), layout.metadata(), layout.targets()] {
+        own_folder(&folder, 0o755)?;
+    }
+    let generate = |name: &str| FileKey::generate(&layout.keys().join(format!("{name}.pem")));
+    let keys = publish::RoleKeySet {
+        root: generate("root")?.public().clone(),
+        targets: generate("targets")?.public().clone(),
+        online: generate("online")?.public().clone(),
+    };
+    let anchor = publish::first_publication(&layout, &keys, &options.expires_after, clock.now())?;
+    files::write_atomic(&layout.anchor(), &anchor, Mode::Public)?;
+    layout.write_settings(&RepositorySettings::new(options.expires_after))?;
+    let named = [("root", &keys.root), ("targets", &keys.targets), ("online", &keys.online)];
+    let named = named.map(|(name, key)| (name.to_owned(), key.keyid.clone())).to_vec();
+    Ok((Digest::sha256(&anchor), named))
+}
+
+/// Moves a whole new repository to its places. Repeatable: what has been moved is skipped.
+fn finish_init(dir: &Path) -> Result<(), RepositoryError> {
+    let ready = dir.join(INIT_READY);
+    if ready.symlink_metadata().is_err() {
+        return Ok(());
+    }
+    for part in PARTS {
+        let from = ready.join(part);
+        if from.symlink_metadata().is_ok() {
+            fs::rename(&from, dir.join(part)).map_err(FileError::at("create", dir.join(part)))?;
+        }
+    }
+    files::sync_folder(dir)?;
+    fs::remove_dir(&ready).map_err(FileError::at("remove", &ready))?;
+    Ok(())
+}
+
+/// Creates a folder of this mode whatever the umask, or checks that an existing one is this user's and that nobody
+/// else may write in it.
+pub(super) fn own_folder(path: &Path, mode: u32) -> Result<(), RepositoryError> {
+    let before = path.symlink_metadata();
+    if before.is_err() {
+        DirBuilder::new().recursive(true).mode(mode).create(path).map_err(FileError::at("create", path))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(FileError::at("create", path))?;
+        return Ok(());
+    }
+    let facts = before.map_err(FileError::at("read", path))?;
+    let refuse = |why: String| FileError::at("use", path)(std::io::Error::other(why));
+    if !facts.is_dir() {
+        return Err(refuse("it is not a folder".to_owned()).into());
+    }
+    let user = rustix::process::geteuid().as_raw();
+    if facts.uid() != user {
+        return Err(refuse(format!("it belongs to user {}, not to this one ({user})", facts.uid())).into());
+    }
+    if facts.mode() & 0o022 != 0 {
+        return Err(refuse(format!("others may write in it (mode {:04o})", facts.mode() & 0o7777)).into());
+    }
+    Ok(())
+}
+
+fn wait_for(dir: &Path, name: &str, patience: Duration) -> Result<FolderLock, RepositoryError> {
+    let deadline = Instant::now() + patience;
+    loop {
+        if let Some(lock) = FolderLock::try_take(dir, name)? {
+            return Ok(lock);
+        }
+        if Instant::now() >= deadline {
+            return Err(RepositoryError::Busy { dir: dir.to_owned() });
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::SystemClock;
+
+    fn made() -> (tempfile::TempDir, PathBuf, Initialised) {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("repository");
+        let made = init(&dir, &InitOptions::default(), &SystemClock).unwrap();
+        (folder, dir, made)
+    }
+
+    #[test]
+    fn a_new_repository_keeps_its_keys_private_and_its_publication_readable() {
+        let (_folder, dir, _) = made();
+        let mode = |path: &str| fs::metadata(dir.join(path)).unwrap().mode() & 0o777;
+        assert_eq!(mode("keys"), 0o700);
+        assert_eq!(mode("staged"), 0o700);
+        for name in ["root", "targets", "online"] {
+            assert_eq!(mode(&format!("keys/{name}.pem")), 0o600);
+        }
+        assert_eq!(mode("published/metadata"), 0o755);
+        assert_eq!(mode("published/metadata/timestamp.json"), 0o644);
+    }
+
+    #[test]
+    fn the_anchor_is_the_first_root_and_the_fingerprint_is_its_sha256() {
+        let (_folder, dir, made) = made();
+        let bytes = fs::read(&made.anchor).unwrap();
+        assert_eq!(made.root_sha256, Digest::sha256(&bytes));
+        assert_eq!(bytes, fs::read(dir.join("published/metadata/1.root.json")).unwrap());
+    }
+
+    #[test]
+    fn init_on_a_repository_or_on_foreign_files_is_refused_and_changes_nothing() {
+        let (folder, dir, _) = made();
+        let again = init(&dir, &InitOptions::default(), &SystemClock).unwrap_err();
+        assert!(matches!(again, RepositoryError::AlreadyARepository { .. }) && again.is_usage());
+        let other = folder.path().join("other");
+        fs::create_dir_all(other.join("keys")).unwrap();
+        fs::set_permissions(&other, fs::Permissions::from_mode(0o755)).unwrap();
+        let error = init(&other, &InitOptions::default(), &SystemClock).unwrap_err();
+        assert!(matches!(error, RepositoryError::InTheWay { .. }));
+        assert!(!other.join(SETTINGS_FILE).exists());
+    }
+
+    #[test]
+    fn an_init_that_was_cut_off_while_moving_is_finished_by_the_next_one() {
+        let (_folder, dir, _) = made();
+        fs::create_dir(dir.join(INIT_READY)).unwrap();
+        for part in ["published", ANCHOR_FILE, SETTINGS_FILE] {
+            fs::rename(dir.join(part), dir.join(INIT_READY).join(part)).unwrap();
+        }
+        assert!(matches!(Layout::open(&dir).unwrap_err(), RepositoryError::NotARepository { .. }));
+        // The second init finds the first one whole and says that there is a repository now.
+        let error = init(&dir, &InitOptions::default(), &SystemClock).unwrap_err();
+        assert!(matches!(error, RepositoryError::AlreadyARepository { .. }));
+        assert!(Layout::open(&dir).is_ok());
+        assert!(!dir.join(INIT_READY).exists());
+    }
+
+    #[test]
+    fn a_folder_of_a_newer_format_is_refused_before_the_rest_is_read() {
+        let (_folder, dir, _) = made();
+        fs::write(dir.join(SETTINGS_FILE), br#"{"format": 2, "unknown": true}"#).unwrap();
+        let error = Layout::open(&dir).unwrap_err();
+        assert!(matches!(error, RepositoryError::NewerFormat { found: 2, known: 1, .. }), "{error}");
+    }
+
+    #[test]
+    fn a_folder_that_others_may_write_in_is_refused() {
+        let (_folder, dir, _) = made();
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(Layout::open(&dir).unwrap_err().to_string().contains("others may write in it"));
+    }
+
+    #[test]
+    fn a_second_editor_is_told_to_wait_in_one_sentence() {
+        let (_folder, dir, _) = made();
+        let layout = Layout::open(&dir).unwrap();
+        let _first = layout.lock_editing().unwrap();
+        let error = layout.lock_editing().unwrap_err();
+        assert!(error.to_string().starts_with("another tufgate command is working on"), "{error}");
+    }
+}

@@ -1,0 +1,150 @@
+//! What is published, read back and verified from the repository's own anchor before anything is built on it.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp as Moment;
+
+use super::{Layout, RepositoryError, layout::METADATA_MAX};
+use crate::{
+    base::files,
+    tuf::{
+        Floors, RootStage, TIMESTAMP_FILE_NAME, TargetsStage, TufError,
+        schema::{Root, Snapshot, Targets, Timestamp},
+    },
+};
+
+/// Metadata files that are about to be published, by name: looked up before the folder.
+pub(super) type Overlay = BTreeMap<String, Vec<u8>>;
+
+/// The four roles as published. Verified, though perhaps expired: renewing what has expired is this side's work.
+#[derive(Clone, Debug)]
+pub(super) struct Published {
+    pub(super) root: Root,
+    pub(super) timestamp: Timestamp,
+    pub(super) snapshot: Snapshot,
+    pub(super) targets: Targets,
+}
+
+/// The roles that the online key signs, and the root that says so.
+#[derive(Clone, Debug)]
+pub(super) struct Online {
+    pub(super) root: Root,
+    pub(super) timestamp: Timestamp,
+    pub(super) snapshot: Snapshot,
+}
+
+/// A reader of metadata files: those about to be published first, then the published ones.
+pub(super) struct Reader<'a> {
+    layout: &'a Layout,
+    overlay: &'a Overlay,
+}
+
+/// Earlier than any expiry: with it, verification judges signatures, versions and digests alone.
+const BEFORE_ALL: Moment = Moment::MIN;
+
+impl Published {
+    /// Reads and verifies what is published.
+    pub(super) fn read(layout: &Layout) -> Result<Self, RepositoryError> {
+        let overlay = Overlay::new();
+        let reader = Reader { layout, overlay: &overlay };
+        reader.all(BEFORE_ALL).map_err(|trouble| trouble.of_published(layout))
+    }
+
+    /// Verifies what would be published if the files of `overlay` were written, as a client that starts from the
+    /// anchor would at `now`.
+    pub(super) fn rehearse(layout: &Layout, overlay: &Overlay, now: Moment) -> Result<(), RepositoryError> {
+        let reader = Reader { layout, overlay };
+        reader.all(now).map(drop).map_err(Trouble::of_rehearsal)
+    }
+}
+
+impl Online {
+    /// Reads and verifies root, timestamp and snapshot; targets, which may be large, is left alone.
+    pub(super) fn read(layout: &Layout) -> Result<Self, RepositoryError> {
+        let overlay = Overlay::new();
+        let reader = Reader { layout, overlay: &overlay };
+        reader.online(BEFORE_ALL).map(|(online, _)| online).map_err(|trouble| trouble.of_published(layout))
+    }
+
+    /// As [`Published::rehearse`], as far as snapshot.
+    pub(super) fn rehearse(layout: &Layout, overlay: &Overlay, now: Moment) -> Result<(), RepositoryError> {
+        let reader = Reader { layout, overlay };
+        reader.online(now).map(drop).map_err(Trouble::of_rehearsal)
+    }
+}
+
+enum Trouble {
+    Read(RepositoryError),
+    Verify(TufError),
+}
+
+impl Trouble {
+    fn of_rehearsal(self) -> RepositoryError {
+        match self {
+            Self::Read(error) => error,
+            Self::Verify(error) => RepositoryError::WouldNotVerify { why: error.to_string() },
+        }
+    }
+
+    fn of_published(self, layout: &Layout) -> RepositoryError {
+        match self {
+            Self::Read(error) => error,
+            Self::Verify(error) => RepositoryError::Unverified { dir: layout.published(), why: error.to_string() },
+        }
+    }
+}
+
+impl From<TufError> for Trouble {
+    fn from(error: TufError) -> Self {
+        Self::Verify(error)
+    }
+}
+
+impl From<RepositoryError> for Trouble {
+    fn from(error: RepositoryError) -> Self {
+        Self::Read(error)
+    }
+}
+
+impl Reader<'_> {
+    fn file(&self, name: &str) -> Result<Option<Vec<u8>>, RepositoryError> {
+        if let Some(bytes) = self.overlay.get(name) {
+            return Ok(Some(bytes.clone()));
+        }
+        match files::read_bounded(&self.layout.metadata().join(name), METADATA_MAX) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn needed(&self, name: &str) -> Result<Vec<u8>, RepositoryError> {
+        self.file(name)?
+            .ok_or_else(|| RepositoryError::damaged(self.layout.metadata().join(name), "the file is missing"))
+    }
+
+    /// Follows the chain of roots from the anchor to its end, then timestamp and snapshot.
+    fn online(&self, now: Moment) -> Result<(Online, TargetsStage), Trouble> {
+        let anchor = files::read_bounded(&self.layout.anchor(), METADATA_MAX).map_err(RepositoryError::from)?;
+        let mut roots = RootStage::start(anchor)?;
+        while let Some(bytes) = self.file(&roots.request().file_name)? {
+            roots.accept_root(bytes)?;
+        }
+        let stage = roots.finish(now)?.accept(self.needed(TIMESTAMP_FILE_NAME)?, &Floors::new(), now)?;
+        let snapshot = self.needed(&stage.request().file_name)?;
+        let stage = stage.accept(snapshot, now)?;
+        let online = Online {
+            root: (**stage.root()).clone(),
+            timestamp: (**stage.timestamp()).clone(),
+            snapshot: (**stage.snapshot()).clone(),
+        };
+        Ok((online, stage))
+    }
+
+    fn all(&self, now: Moment) -> Result<Published, Trouble> {
+        let (Online { root, timestamp, snapshot }, stage) = self.online(now)?;
+        let targets = self.needed(&stage.request().file_name)?;
+        let set = stage.accept(targets, now)?;
+        Ok(Published { root, timestamp, snapshot, targets: (**set.targets()).clone() })
+    }
+}

@@ -1,0 +1,266 @@
+//! Accepting connections: plain or TLS, bounded in number, drained at the end.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    io,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use http::{Request, Response};
+use http_body::Body;
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+};
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
+use serde::Deserialize;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::base::Span;
+
+/// The largest request head, in bytes: the request line and all headers.
+const HEAD_MAX: usize = 64 << 10;
+/// The largest number of headers in a request.
+const HEADERS_MAX: usize = 100;
+/// How long the listener rests when the process is out of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a TLS handshake may take.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+
+/// Certificate and key of a listener.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// PEM file with the certificate chain, the leaf first.
+    pub cert: PathBuf,
+    /// PEM file with the private key.
+    pub key: PathBuf,
+}
+
+/// What a listener needs to know.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Address to bind; port 0 asks the system for a free one.
+    pub listen: SocketAddr,
+    /// Certificate and key; without them plain HTTP.
+    pub tls: Option<Tls>,
+    /// Whether HTTP/2 is offered by ALPN. It has no reason phrase, so it is off unless asked for.
+    pub http2: bool,
+    /// Connections at one time; further ones wait in the system's backlog.
+    pub connections_max: usize,
+    /// How long a client may take to send a request's head.
+    pub header_timeout: Span,
+    /// How long open requests may go on once the process was told to stop.
+    pub drain: Span,
+}
+
+/// A listener cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The address is taken, not ours, or not allowed.
+    #[error("cannot listen on {listen}: {source}")]
+    Bind {
+        /// The address.
+        listen: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The certificate or the key cannot be used.
+    #[error("cannot use {path}: {why}")]
+    Tls {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
+}
+
+/// A bound listener.
+pub struct Listener {
+    socket: TcpListener,
+    address: SocketAddr,
+    tls: Option<TlsAcceptor>,
+    options: Options,
+}
+
+impl Listener {
+    /// Reads certificate and key, then binds.
+    pub async fn bind(options: Options) -> Result<Self, ListenError> {
+        let tls = options.tls.as_ref().map(|tls| acceptor(tls, options.http2)).transpose()?;
+        let bind_error = |source| ListenError::Bind { listen: options.listen, source };
+        let socket = TcpListener::bind(options.listen).await.map_err(bind_error)?;
+        let address = socket.local_addr().map_err(bind_error)?;
+        Ok(Self { socket, address, tls, options })
+    }
+
+    /// The address that was bound, with its real port.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `http` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+
+    /// Serves until `shutdown`, then lets open requests end within the drain time.
+    pub async fn serve<H, F, B>(self, handler: H, shutdown: CancellationToken)
+    where
+        H: Fn(Request<Incoming>, IpAddr) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let graceful = GracefulShutdown::new();
+        let permits = Arc::new(Semaphore::new(self.options.connections_max));
+        loop {
+            let Some(permit) = shutdown.run_until_cancelled(Arc::clone(&permits).acquire_owned()).await else { break };
+            let Some(accepted) = shutdown.run_until_cancelled(self.socket.accept()).await else { break };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of descriptors or memory: a rest, instead of a loop that burns a core.
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            // Answers are written whole; waiting for more would only delay the last packet.
+            let _best_effort = stream.set_nodelay(true);
+            let connection = Connection {
+                peer: peer.ip(),
+                tls: self.tls.clone(),
+                header_timeout: self.options.header_timeout.duration(),
+                handler: handler.clone(),
+            };
+            let watcher = graceful.watcher();
+            tokio::spawn(async move {
+                connection.run(stream, watcher).await;
+                drop(permit);
+            });
+        }
+        drop(self.socket);
+        if tokio::time::timeout(self.options.drain.duration(), graceful.shutdown()).await.is_err() {
+            tracing::warn!(drain = %self.options.drain, "open requests were cut off at the end of the drain time");
+        }
+    }
+}
+
+struct Connection<H> {
+    peer: IpAddr,
+    tls: Option<TlsAcceptor>,
+    header_timeout: Duration,
+    handler: H,
+}
+
+impl<H> Connection<H> {
+    async fn run<F, B>(self, stream: TcpStream, watcher: hyper_util::server::graceful::Watcher)
+    where
+        H: Fn(Request<Incoming>, IpAddr) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let Some(tls) = self.tls.clone() else {
+            return self.http1(stream, watcher).await;
+        };
+        let stream = match tokio::time::timeout(HANDSHAKE_MAX, tls.accept(stream)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return tracing::debug!(%error, peer = %self.peer, "TLS handshake failed"),
+            Err(_late) => return tracing::debug!(peer = %self.peer, "TLS handshake took too long"),
+        };
+        if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+            self.http2(stream, watcher).await;
+        } else {
+            self.http1(stream, watcher).await;
+        }
+    }
+
+    async fn http1<S, F, B>(self, stream: S, watcher: hyper_util::server::graceful::Watcher)
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+        H: Fn(Request<Incoming>, IpAddr) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let (peer, handler) = (self.peer, self.handler);
+        let service = service_fn(move |request| {
+            let answer = handler(request, peer);
+            async move { Ok::<_, Infallible>(answer.await) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.header_timeout)
+            .max_buf_size(HEAD_MAX)
+            .max_headers(HEADERS_MAX)
+            .serve_connection(TokioIo::new(stream), service);
+        if let Err(error) = watcher.watch(connection).await {
+            tracing::debug!(%error, %peer, "connection ended");
+        }
+    }
+
+    async fn http2<S, F, B>(self, stream: S, watcher: hyper_util::server::graceful::Watcher)
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+        H: Fn(Request<Incoming>, IpAddr) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let (peer, handler) = (self.peer, self.handler);
+        let service = service_fn(move |request| {
+            let answer = handler(request, peer);
+            async move { Ok::<_, Infallible>(answer.await) }
+        });
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_header_list_size(u32::try_from(HEAD_MAX).unwrap_or(u32::MAX))
+            .keep_alive_interval(Some(Duration::from_secs(30)))
+            .serve_connection(TokioIo::new(stream), service);
+        if let Err(error) = watcher.watch(connection).await {
+            tracing::debug!(%error, %peer, "connection ended");
+        }
+    }
+}
+
+fn acceptor(tls: &Tls, http2: bool) -> Result<TlsAcceptor, ListenError> {
+    let unusable = |path: &PathBuf, why: String| ListenError::Tls { path: path.clone(), why };
+    let chain = CertificateDer::pem_file_iter(&tls.cert)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| unusable(&tls.cert, error.to_string()))?;
+    if chain.is_empty() {
+        return Err(unusable(&tls.cert, "it holds no certificate".to_owned()));
+    }
+    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| unusable(&tls.key, error.to_string()))?;
+    let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| unusable(&tls.cert, error.to_string()))?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(|error| unusable(&tls.key, error.to_string()))?;
+    config.alpn_protocols = if http2 { vec![b"h2".to_vec(), b"http/1.1".to_vec()] } else { vec![b"http/1.1".to_vec()] };
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}

@@ -1,0 +1,223 @@
+//! The audit log: one JSON line for each decision on an artifact.
+//!
+//! A record is written when the answer has ended, so that it can say how many bytes left and whether the answer was
+//! finished or broken off. The last records are kept in memory too: `/why` and the status page read those and never
+//! fetch anything.
+
+use std::{
+    collections::VecDeque,
+    fs::{File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::base::files::FileError;
+
+/// How many records are kept in memory for `/why` and the status page.
+const RECENT_MAX: usize = 1_000;
+
+/// `[audit]` of the configuration.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// The file that records are appended to (0600); without one they are only kept in memory.
+    pub file: Option<PathBuf>,
+}
+
+/// What was decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Signed by what is trusted now.
+    Allowed,
+    /// Verification said no.
+    Refused,
+    /// Neither: an upstream could not be had.
+    Unavailable,
+}
+
+impl Verdict {
+    /// Lower-case name, as in the record.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Refused => "refused",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// One role on the way to a target, with the version that was trusted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// Role name, `targets` first.
+    pub role: String,
+    /// Version of its metadata.
+    pub version: u64,
+}
+
+/// One decision on an artifact.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// When the answer ended (UTC).
+    pub time: Timestamp,
+    /// The request's id, as in the reason phrase.
+    pub request: String,
+    /// Counts the records of this process, from 1.
+    pub sequence: u64,
+    /// Address of the client.
+    pub client: String,
+    /// The mount's name.
+    pub mount: String,
+    /// `GET` or `HEAD`.
+    pub method: String,
+    /// The path that was asked for, as received.
+    pub path: String,
+    /// The TUF target, where the request named one.
+    pub target: Option<String>,
+    /// The signed digest, `sha256:…`, where the target is signed.
+    pub digest: Option<String>,
+    /// The delegation chain that signed it.
+    pub chain: Vec<Link>,
+    /// What was decided.
+    pub verdict: Verdict,
+    /// Short word, as in metrics: `unsigned`, `expired`, `hash`; `ok` where allowed.
+    pub reason: String,
+    /// A sentence with the evidence.
+    pub detail: String,
+    /// The status that was answered.
+    pub status: u16,
+    /// Body bytes that left.
+    pub bytes: u64,
+    /// Whether the answer was sent whole; `false` where it broke off.
+    pub finished: bool,
+}
+
+/// Where records go. Shared by all requests.
+#[derive(Debug)]
+pub struct Audit {
+    sequence: AtomicU64,
+    file: Option<Mutex<File>>,
+    recent: Mutex<VecDeque<Record>>,
+    failed: AtomicU64,
+}
+
+impl Audit {
+    /// Opens the file for appending; creates it with mode 0600.
+    pub fn open(settings: &Settings) -> Result<Self, FileError> {
+        let file = settings.file.as_deref().map(open_append).transpose()?;
+        Ok(Self {
+            sequence: AtomicU64::new(0),
+            file: file.map(Mutex::new),
+            recent: Mutex::new(VecDeque::new()),
+            failed: AtomicU64::new(0),
+        })
+    }
+
+    /// Writes one record; its sequence number is given here. A disk that refuses the line is logged and counted, and
+    /// the record is kept in memory all the same.
+    pub fn write(&self, mut record: Record) {
+        let mut recent = lock(&self.recent);
+        record.sequence = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some(file) = &self.file
+            && let Err(error) = append(&mut lock(file), &record)
+            && self.failed.fetch_add(1, Ordering::Relaxed) == 0
+        {
+            tracing::error!(%error, "the audit log cannot be written");
+        }
+        if recent.len() == RECENT_MAX {
+            recent.pop_front();
+        }
+        recent.push_back(record);
+    }
+
+    /// How many records could not be written to the file.
+    pub fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// The newest kept record that `matches`.
+    pub fn find(&self, matches: impl Fn(&Record) -> bool) -> Option<Record> {
+        lock(&self.recent).iter().rev().find(|record| matches(record)).cloned()
+    }
+
+    /// The newest kept records that match, the newest first, at most `max`.
+    pub fn recent(&self, max: usize, matches: impl Fn(&Record) -> bool) -> Vec<Record> {
+        lock(&self.recent).iter().rev().filter(|record| matches(record)).take(max).cloned().collect()
+    }
+}
+
+fn open_append(path: &Path) -> Result<File, FileError> {
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(FileError::at("write", path))
+}
+
+/// One `write` call a line, so that lines of two processes never mix.
+fn append(file: &mut File, record: &Record) -> io::Result<()> {
+    let mut line = serde_json::to_vec(record)?;
+    line.push(b'\n');
+    file.write_all(&line)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    fn record(request: &str) -> Record {
+        Record {
+            time: Timestamp::UNIX_EPOCH,
+            request: request.to_owned(),
+            sequence: 0,
+            client: "127.0.0.1".to_owned(),
+            mount: "pypi".to_owned(),
+            method: "GET".to_owned(),
+            path: "/packages/a\nb".to_owned(),
+            target: None,
+            digest: None,
+            chain: vec![Link { role: "targets".to_owned(), version: 3 }],
+            verdict: Verdict::Refused,
+            reason: "unsigned".to_owned(),
+            detail: "nobody signed it".to_owned(),
+            status: 403,
+            bytes: 0,
+            finished: true,
+        }
+    }
+
+    #[test]
+    fn each_decision_is_one_line_numbered_in_order_and_a_newline_in_a_path_makes_no_second_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.jsonl");
+        let audit = Audit::open(&Settings { file: Some(path.clone()) }).unwrap();
+        audit.write(record("a"));
+        audit.write(record("b"));
+        let text = std::fs::read_to_string(&path).unwrap();
+        let read: Vec<Record> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(read.iter().map(|record| record.sequence).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(audit.find(|record| record.request == "a").unwrap().sequence, 1);
+    }
+
+    #[test]
+    fn memory_is_bounded_however_many_refusals_there_are() {
+        let audit = Audit::open(&Settings::default()).unwrap();
+        for n in 0..RECENT_MAX + 10 {
+            audit.write(record(&n.to_string()));
+        }
+        assert_eq!(audit.recent(usize::MAX, |_| true).len(), RECENT_MAX);
+        assert_eq!(audit.recent(1, |_| true)[0].request, (RECENT_MAX + 9).to_string());
+    }
+}

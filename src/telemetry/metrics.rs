@@ -1,0 +1,417 @@
+//! Metrics: every series is one typed method, so that no label can carry a path, a package or a client.
+//!
+//! Names start with `tufgate_` and use base units. Every series a mount or a repository can have is created at zero
+//! when it is announced, so that a rate over it is right from the first event on.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use prometheus::{
+    Encoder as _, Gauge, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder, core::Collector,
+};
+
+/// Reasons for which verification fails, as they stand in the label `reason`.
+pub const VERIFICATION_REASONS: [&str; 16] = [
+    "signature",
+    "threshold",
+    "expired",
+    "rollback",
+    "hash",
+    "length",
+    "mix_and_match",
+    "version",
+    "schema",
+    "canonical",
+    "too_large",
+    "limit",
+    "delegation",
+    "clock",
+    "stale",
+    "state",
+];
+
+/// Reasons for which a request is refused, as they stand in the label `reason`.
+pub const REFUSAL_REASONS: [&str; 10] = [
+    "unsigned",
+    "ambiguous",
+    "expired",
+    "not_loaded",
+    "hash",
+    "length",
+    "rollback",
+    "unknown_project",
+    "upstream",
+    "metadata",
+];
+
+/// Where the bytes of a response came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Verified bytes out of the cache.
+    Cache,
+    /// Bytes that were fetched for this request or for one at the same time.
+    Upstream,
+    /// Made here: pages, problems, status.
+    Local,
+}
+
+impl Source {
+    const ALL: [Self; 3] = [Self::Cache, Self::Upstream, Self::Local];
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Cache => "cache",
+            Self::Upstream => "upstream",
+            Self::Local => "local",
+        }
+    }
+}
+
+/// What a look in the cache found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// There, and as signed.
+    Hit,
+    /// Not there: a fetch was started.
+    Miss,
+    /// Not there: joined a fetch that was under way.
+    Collapsed,
+    /// There, but not as signed; it was removed.
+    Corrupt,
+    /// The disk failed.
+    Error,
+}
+
+impl Lookup {
+    const ALL: [Self; 5] = [Self::Hit, Self::Miss, Self::Collapsed, Self::Corrupt, Self::Error];
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Collapsed => "collapsed",
+            Self::Corrupt => "corrupt",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// All of tufgate's metrics.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Apart, because `process_*` carries no prefix by the conventions of the field.
+    process: Registry,
+    requests: IntCounterVec,
+    request_seconds: HistogramVec,
+    first_byte_seconds: HistogramVec,
+    in_flight: IntGauge,
+    response_bytes: IntCounterVec,
+    refusals: IntCounterVec,
+    cache_lookups: IntCounterVec,
+    cache_bytes: IntGauge,
+    cache_capacity: IntGauge,
+    cache_evictions: IntCounterVec,
+    cache_write_errors: IntCounterVec,
+    cache_quarantined: IntCounterVec,
+    expiry: IntGaugeVec,
+    version: IntGaugeVec,
+    last_success: IntGaugeVec,
+    refresh: IntCounterVec,
+    verification_failures: IntCounterVec,
+    trusted: IntGaugeVec,
+    upstream_requests: IntCounterVec,
+    upstream_seconds: HistogramVec,
+    fetches_in_flight: IntGauge,
+    listing_unauthenticated: IntCounterVec,
+    links_dropped: IntCounterVec,
+}
+
+/// Seconds; from a hit in memory to a slow upstream.
+const SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
+
+impl Metrics {
+    /// Creates and registers every metric. Errors only where two have one name, which a test would find.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new_custom(Some("tufgate".to_owned()), None)?;
+        let made = Maker(&registry);
+        let metrics = Self {
+            requests: made.counters(
+                "http_requests_total",
+                "Requests answered",
+                &["mount", "route", "method", "code"],
+            )?,
+            request_seconds: made.seconds("http_request_duration_seconds", "Whole answer", &["mount", "route"])?,
+            first_byte_seconds: made.seconds(
+                "http_time_to_first_byte_seconds",
+                "Until the head",
+                &["mount", "route"],
+            )?,
+            in_flight: made.gauge("http_requests_in_flight", "Requests being answered")?,
+            response_bytes: made.counters("http_response_bytes_total", "Body bytes sent", &["mount", "source"])?,
+            refusals: made.counters("refusals_total", "Requests refused by verification", &["mount", "reason"])?,
+            cache_lookups: made.counters("cache_lookups_total", "Looks in the cache", &["mount", "result"])?,
+            cache_bytes: made.gauge("cache_bytes", "Bytes the cache holds on disk")?,
+            cache_capacity: made.gauge("cache_capacity_bytes", "Bytes the cache may hold on disk")?,
+            cache_evictions: made.counters("cache_evictions_total", "Files evicted", &["reason"])?,
+            cache_write_errors: made.counters("cache_write_errors_total", "Writes that failed", &["errno"])?,
+            cache_quarantined: made.counters(
+                "cache_quarantined_total",
+                "Bad files taken out of service",
+                &["reason"],
+            )?,
+            expiry: made.gauges(
+                "tuf_metadata_expiry_timestamp_seconds",
+                "Expiry, Unix time",
+                &["repository", "role"],
+            )?,
+            version: made.gauges("tuf_metadata_version", "Trusted version", &["repository", "role"])?,
+            last_success: made.gauges("tuf_last_success_timestamp_seconds", "Last good refresh", &["repository"])?,
+            refresh: made.counters("tuf_refresh_total", "Refreshes", &["repository", "result"])?,
+            verification_failures: made.counters(
+                "verification_failures_total",
+                "Metadata and files that failed verification",
+                &["repository", "reason"],
+            )?,
+            trusted: made.gauges("trusted", "1 while a verified, unexpired set is live", &["repository"])?,
+            upstream_requests: made.counters(
+                "upstream_requests_total",
+                "Requests to upstreams",
+                &["upstream", "code_class", "error"],
+            )?,
+            upstream_seconds: made.seconds("upstream_request_duration_seconds", "Until the head", &["upstream"])?,
+            fetches_in_flight: made.gauge("fetches_in_flight", "Files being fetched")?,
+            listing_unauthenticated: made.counters(
+                "listing_unauthenticated_total",
+                "Pages rendered from an unsigned upstream index",
+                &["mount"],
+            )?,
+            links_dropped: made.counters("index_links_dropped_total", "Links outside the file bases", &["mount"])?,
+            registry: registry.clone(),
+            process: process_registry()?,
+        };
+        made.build_info()?;
+        Ok(metrics)
+    }
+
+    /// Creates a mount's series at zero.
+    pub fn announce_mount(&self, mount: &str) {
+        for reason in REFUSAL_REASONS {
+            self.refusals.with_label_values(&[mount, reason]).inc_by(0);
+        }
+        for result in Lookup::ALL {
+            self.cache_lookups.with_label_values(&[mount, result.as_str()]).inc_by(0);
+        }
+        for source in Source::ALL {
+            self.response_bytes.with_label_values(&[mount, source.as_str()]).inc_by(0);
+        }
+        self.listing_unauthenticated.with_label_values(&[mount]).inc_by(0);
+        self.links_dropped.with_label_values(&[mount]).inc_by(0);
+    }
+
+    /// Creates a repository's series at zero.
+    pub fn announce_repository(&self, repository: &str) {
+        for reason in VERIFICATION_REASONS {
+            self.verification_failures.with_label_values(&[repository, reason]).inc_by(0);
+        }
+        for result in ["ok", "refused", "unavailable", "local"] {
+            self.refresh.with_label_values(&[repository, result]).inc_by(0);
+        }
+        self.trusted.with_label_values(&[repository]).set(0);
+        self.last_success.with_label_values(&[repository]).set(0);
+    }
+
+    /// One request was answered.
+    pub fn request(&self, mount: &str, route: &'static str, method: &'static str, status: u16, took: Duration) {
+        self.requests.with_label_values(&[mount, route, method, &status.to_string()]).inc();
+        self.request_seconds.with_label_values(&[mount, route]).observe(took.as_secs_f64());
+    }
+
+    /// The head of an answer is ready.
+    pub fn first_byte(&self, mount: &str, route: &'static str, took: Duration) {
+        self.first_byte_seconds.with_label_values(&[mount, route]).observe(took.as_secs_f64());
+    }
+
+    /// Counts a request as being answered until the guard is dropped.
+    pub fn enter(&self) -> InFlight {
+        InFlight::new(&self.in_flight)
+    }
+
+    /// Counts a fetch as under way until the guard is dropped.
+    pub fn fetch(&self) -> InFlight {
+        InFlight::new(&self.fetches_in_flight)
+    }
+
+    /// Body bytes left.
+    pub fn sent(&self, mount: &str, source: Source, bytes: u64) {
+        self.response_bytes.with_label_values(&[mount, source.as_str()]).inc_by(bytes);
+    }
+
+    /// A request was refused.
+    pub fn refused(&self, mount: &str, reason: &'static str) {
+        self.refusals.with_label_values(&[mount, reason]).inc();
+    }
+
+    /// The cache was looked into.
+    pub fn cache_lookup(&self, mount: &str, result: Lookup) {
+        self.cache_lookups.with_label_values(&[mount, result.as_str()]).inc();
+    }
+
+    /// What the cache holds and may hold, in bytes.
+    pub fn cache_size(&self, bytes: u64, capacity: u64) {
+        self.cache_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.cache_capacity.set(i64::try_from(capacity).unwrap_or(i64::MAX));
+    }
+
+    /// Files were evicted.
+    pub fn evicted(&self, reason: &'static str, files: u64) {
+        self.cache_evictions.with_label_values(&[reason]).inc_by(files);
+    }
+
+    /// A cached file was not what its name says.
+    pub fn quarantined(&self, why: &'static str) {
+        self.cache_quarantined.with_label_values(&[why]).inc();
+    }
+
+    /// A write to the cache failed.
+    pub fn cache_write_error(&self, errno: &'static str) {
+        self.cache_write_errors.with_label_values(&[errno]).inc();
+    }
+
+    /// A top-level role is trusted in this version. Delegated roles have no series: their number has no bound.
+    pub fn role(&self, repository: &str, role: &str, version: u64, expires: Timestamp) {
+        if !matches!(role, "root" | "timestamp" | "snapshot" | "targets") {
+            return;
+        }
+        self.version.with_label_values(&[repository, role]).set(i64::try_from(version).unwrap_or(i64::MAX));
+        self.expiry.with_label_values(&[repository, role]).set(expires.as_second());
+    }
+
+    /// A refresh ended; `result` is `ok` or the name of a fault.
+    pub fn refreshed(&self, repository: &str, result: &'static str, now: Timestamp) {
+        self.refresh.with_label_values(&[repository, result]).inc();
+        if result == "ok" {
+            self.last_success.with_label_values(&[repository]).set(now.as_second());
+        }
+    }
+
+    /// Whether a verified, unexpired set is live.
+    pub fn trusted(&self, repository: &str, trusted: bool) {
+        self.trusted.with_label_values(&[repository]).set(i64::from(trusted));
+    }
+
+    /// When the last good refresh was.
+    pub fn last_success(&self, repository: &str, at: Timestamp) {
+        self.last_success.with_label_values(&[repository]).set(at.as_second());
+    }
+
+    /// Something failed verification.
+    pub fn verification_failed(&self, repository: &str, reason: &'static str) {
+        self.verification_failures.with_label_values(&[repository, reason]).inc();
+    }
+
+    /// An upstream answered, or did not: `code_class` is `2xx` …, or `none`; `error` is a short word, or empty.
+    pub fn upstream(&self, upstream: &str, code_class: &'static str, error: &'static str, took: Duration) {
+        self.upstream_requests.with_label_values(&[upstream, code_class, error]).inc();
+        self.upstream_seconds.with_label_values(&[upstream]).observe(took.as_secs_f64());
+    }
+
+    /// A page was rendered from an unsigned index.
+    pub fn listing_unauthenticated(&self, mount: &str) {
+        self.listing_unauthenticated.with_label_values(&[mount]).inc();
+    }
+
+    /// Links of an upstream page led outside the allowed file bases.
+    pub fn links_dropped(&self, mount: &str, links: u64) {
+        self.links_dropped.with_label_values(&[mount]).inc_by(links);
+    }
+
+    /// The Prometheus text form of everything.
+    pub fn render(&self) -> Result<String, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        TextEncoder::new().encode(&self.process.gather(), &mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+/// Lowers a gauge when dropped.
+#[derive(Debug)]
+pub struct InFlight(IntGauge);
+
+impl InFlight {
+    fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+struct Maker<'r>(&'r Registry);
+
+impl Maker<'_> {
+    fn register<C: Collector + Clone + 'static>(&self, metric: C) -> Result<C, prometheus::Error> {
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+        self.register(IntCounterVec::new(Opts::new(name, help), labels)?)
+    }
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
+        self.register(IntGaugeVec::new(Opts::new(name, help), labels)?)
+    }
+    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+        self.register(IntGauge::new(name, help)?)
+    }
+    fn seconds(&self, name: &str, help: &str, labels: &[&str]) -> Result<HistogramVec, prometheus::Error> {
+        self.register(HistogramVec::new(HistogramOpts::new(name, help).buckets(SECONDS.to_vec()), labels)?)
+    }
+    fn build_info(&self) -> Result<(), prometheus::Error> {
+        let info = Opts::new("build_info", "1, with the version").const_label("version", env!("CARGO_PKG_VERSION"));
+        self.register(Gauge::with_opts(info)?)?.set(1.0);
+        Ok(())
+    }
+}
+
+fn process_registry() -> Result<Registry, prometheus::Error> {
+    let registry = Registry::new();
+    #[cfg(target_os = "linux")]
+    registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+    Ok(registry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_series_of_a_mount_and_a_repository_is_there_at_zero_before_the_first_event() {
+        let metrics = Metrics::new().unwrap();
+        metrics.announce_mount("pypi");
+        metrics.announce_repository("approved");
+        let text = metrics.render().unwrap();
+        for line in [
+            "tufgate_refusals_total{mount=\"pypi\",reason=\"unsigned\"} 0",
+            "tufgate_cache_lookups_total{mount=\"pypi\",result=\"corrupt\"} 0",
+            "tufgate_verification_failures_total{reason=\"rollback\",repository=\"approved\"} 0",
+            "tufgate_trusted{repository=\"approved\"} 0",
+            "tufgate_http_requests_in_flight 0",
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_delegated_role_makes_no_series_because_their_number_has_no_bound() {
+        let metrics = Metrics::new().unwrap();
+        metrics.role("approved", "bin-0017", 3, Timestamp::UNIX_EPOCH);
+        metrics.role("approved", "targets", 3, Timestamp::UNIX_EPOCH);
+        let text = metrics.render().unwrap();
+        assert!(!text.contains("bin-0017"));
+        assert!(text.contains("tufgate_tuf_metadata_version{repository=\"approved\",role=\"targets\"} 3"));
+    }
+}

@@ -1,0 +1,13 @@
+//! What the end-to-end tests stand on: a Python with pinned installers, repositories written by python-tuf, an upstream
+//! that can lie, and the gate as a child process.
+
+pub mod folder;
+pub mod gate;
+pub mod http;
+pub mod installers;
+pub mod page;
+pub mod python;
+pub mod upstream;
+pub mod wheel;
+pub mod world;
+pub mod writer;

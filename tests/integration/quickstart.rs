@@ -1,0 +1,185 @@
+//! The whole product from one command, in front of a local index: keys, approval, repository, gate, pip and uv.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::PathBuf,
+    process::{Command, Output},
+};
+
+use tempfile::TempDir;
+
+use crate::harness::{
+    folder,
+    gate::{Gate, run, tufgate},
+    installers::Installer,
+    upstream::Upstream,
+    wheel::Wheel,
+    world::gate_path,
+};
+
+/// A local index, a lock file and a place for the product.
+struct Desk {
+    home: TempDir,
+    upstream: Upstream,
+    wheels: Vec<Wheel>,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let upstream = Upstream::start();
+        let wheels = vec![Wheel::needing("demo", "1.0", &["demo-dep>=1"]), Wheel::new("demo-dep", "1.5")];
+        for wheel in &wheels {
+            upstream.offer(wheel);
+        }
+        upstream.offer(&Wheel::new("stranger", "1.0"));
+        let desk = Self { home: folder::temporary(), upstream, wheels };
+        desk.lock(&desk.wheels);
+        desk
+    }
+
+    /// Writes requirements.txt.
+    fn lock(&self, wheels: &[Wheel]) {
+        let pins: String = wheels
+            .iter()
+            .map(|wheel| format!("{}=={} \\\n    --hash=sha256:{}\n", wheel.project, wheel.version, wheel.sha256()))
+            .collect();
+        fs::write(self.home.path().join("requirements.txt"), pins).unwrap();
+    }
+
+    fn arguments(&self) -> Vec<String> {
+        ["quickstart", "requirements.txt", "--dir", "product", "--index-url", &self.upstream.url("/simple/")]
+            .map(str::to_owned)
+            .to_vec()
+    }
+
+    fn once(&self) -> Output {
+        let mut arguments = self.arguments();
+        arguments.push("--once".to_owned());
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        run(self.home.path(), &arguments)
+    }
+
+    fn product(&self) -> PathBuf {
+        self.home.path().join("product")
+    }
+
+    fn config(&self) -> PathBuf {
+        self.product().join("tufgate.toml")
+    }
+
+    /// Serves by quickstart itself, on ports of its own.
+    fn serve(&self) -> Gate {
+        let text = fs::read_to_string(self.config()).unwrap();
+        let mut table: toml::Table = toml::from_str(&text).unwrap();
+        let any = toml::Value::from("127.0.0.1:0");
+        table["admin"].as_table_mut().unwrap().insert("listen".to_owned(), any);
+        fs::write(self.config(), toml::to_string(&table).unwrap()).unwrap();
+        let mut command: Command = tufgate(self.home.path());
+        command.args(self.arguments()).args(["--listen", "127.0.0.1:0"]);
+        Gate::spawn(command, &self.config()).unwrap_or_else(|ended| panic!("quickstart ended: {ended:?}"))
+    }
+}
+
+#[test]
+fn quickstart_sets_up_serves_and_both_installers_install_cold_and_warm() {
+    let desk = Desk::new();
+    let output = desk.once();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let gate = desk.serve();
+    gate.await_ready();
+    desk.upstream.forget();
+    for installer in Installer::BOTH {
+        let run = gate.install(installer, &["demo"]);
+        run.assert_installed("demo", "1.0");
+        run.assert_installed("demo_dep", "1.5");
+    }
+    desk.upstream.forget();
+    for installer in Installer::BOTH {
+        gate.install(installer, &["demo"]).assert_installed("demo", "1.0");
+    }
+    assert_eq!(desk.upstream.file_requests(), 0, "a warm install asks upstream for no file");
+    let phrase = gate.get(&gate_path(&Wheel::new("stranger", "1.0"))).phrase;
+    assert!(phrase.contains("stranger"), "{phrase}");
+    for installer in Installer::BOTH {
+        let run = gate.install(installer, &["stranger"]);
+        run.assert_failed();
+        run.assert_says("403");
+        run.assert_says("stranger");
+    }
+}
+
+#[test]
+fn quickstart_says_what_to_type_and_whom_to_trust() {
+    let desk = Desk::new();
+    let output = desk.once();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("pip install") && text.contains("uv pip install") && text.contains("--index-url"), "{text}");
+    let fingerprint = text.split(|c: char| !c.is_ascii_hexdigit()).any(|word| word.len() >= 32);
+    assert!(fingerprint, "no fingerprint of the root: {text}");
+}
+
+#[test]
+fn keys_and_folders_of_quickstart_are_private() {
+    let desk = Desk::new();
+    assert_eq!(desk.once().status.code(), Some(0));
+    let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(desk.product()), 0o700);
+    let keys = folder::files_below(&desk.product().join("keys"));
+    assert!(keys.len() >= 3, "{keys:?}");
+    for key in keys {
+        assert_eq!(mode(key.clone()) & 0o077, 0, "{}", key.display());
+    }
+    for folder in ["published/metadata", "published/targets", "state", "cache"] {
+        assert!(desk.product().join(folder).is_dir(), "{folder}");
+    }
+}
+
+#[test]
+fn a_second_run_reuses_what_is_there_and_approves_what_is_new() {
+    let mut desk = Desk::new();
+    assert_eq!(desk.once().status.code(), Some(0));
+    let keys = || -> Vec<Vec<u8>> {
+        folder::files_below(&desk.product().join("keys")).iter().map(|key| fs::read(key).unwrap()).collect()
+    };
+    let before = keys();
+    assert_eq!(desk.once().status.code(), Some(0));
+    assert_eq!(keys(), before);
+    let more = Wheel::new("more", "1.0");
+    desk.upstream.offer(&more);
+    desk.wheels.push(more);
+    desk.lock(&desk.wheels);
+    let output = desk.once();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let gate = desk.serve();
+    gate.await_ready();
+    gate.install(Installer::Pip, &["more", "demo"]).assert_installed("more", "1.0");
+}
+
+#[test]
+fn a_changed_digest_for_a_known_name_is_refused() {
+    let desk = Desk::new();
+    assert_eq!(desk.once().status.code(), Some(0));
+    let mut changed = desk.wheels.clone();
+    changed[1].bytes.extend_from_slice(b"changed");
+    desk.upstream.offer(&changed[1]);
+    desk.lock(&changed);
+    let output = desk.once();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    assert!(stderr.contains("demo_dep") || stderr.contains("demo-dep"), "{stderr}");
+}
+
+#[test]
+fn an_index_that_serves_other_bytes_than_the_lock_pins_is_refused_at_approval() {
+    let desk = Desk::new();
+    let wheel = &desk.wheels[0];
+    let lie = crate::harness::upstream::Fault::Body(wheel.with_changed_byte());
+    desk.upstream.spoil(&crate::harness::upstream::file_path(wheel), lie);
+    let output = desk.once();
+    assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
+    let published = folder::files_below(&desk.product().join("published"));
+    let names_it = |file: &PathBuf| fs::read_to_string(file).is_ok_and(|text| text.contains(&wheel.filename));
+    assert!(!published.iter().any(names_it), "the lie was signed");
+}
