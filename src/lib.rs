@@ -4,9 +4,12 @@
 //! is approved, and refuses whatever is unsigned or stale. `docs/ARCHITECTURE.md` is the map: which layer may name
 //! which, and how a request travels.
 
+pub mod admin;
+pub mod app;
 pub mod approve;
 pub mod base;
 pub mod cache;
+pub mod config;
 pub mod delivery;
 pub mod front;
 pub mod index;
@@ -15,6 +18,9 @@ pub mod repository;
 pub mod server;
 pub mod simple;
 pub mod telemetry;
+pub mod trust;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 // pub mod trust;
 pub mod tuf;
 pub mod updater;

@@ -115,7 +115,11 @@ impl Admin {
         }
         // A page in a browser may point a name of its own at this address: only our own names are answered.
         if !self.is_our_host(request) {
-            return answer(StatusCode::MISDIRECTED_REQUEST, TEXT, "this is not the Host that listens here\n".to_owned());
+            return answer(
+                StatusCode::MISDIRECTED_REQUEST,
+                TEXT,
+                "this is not the Host that listens here\n".to_owned(),
+            );
         }
         if path == "/" {
             let query = request.uri().query().unwrap_or_default();

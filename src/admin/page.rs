@@ -62,8 +62,8 @@ fn repository_table(status: &Status, now: Timestamp) -> Markup {
             tr { th { "role" } th { "version" } th { "expires" } }
             @for role in &status.roles {
                 tr {
-                    td { code { (role.role) } }
-                    td { (role.version) }
+                    td { code { (role.role.as_str()) } }
+                    td { (role.version.get()) }
                     td class=[(role.expires <= now).then_some("no")] { (role.expires) " (" (ago(role.expires, now)) ")" }
                 }
             }

@@ -167,7 +167,9 @@ mod tests {
         let secret = urls(&["https://u:secret@files.example/p/a-1.whl"]);
         bases.cover(&secret, &secret);
         assert_eq!(bases.to_strings(), ["https://files.example/p/"]);
-        for bad in ["https://files.example/p/a-1.whl?x=1", "https://files.example/p/%2e%2e%2fa", "https://evil.example/p/a"] {
+        for bad in
+            ["https://files.example/p/a-1.whl?x=1", "https://files.example/p/%2e%2e%2fa", "https://evil.example/p/a"]
+        {
             assert!(bases.split(&Url::parse(bad).unwrap()).is_err(), "{bad}");
         }
     }

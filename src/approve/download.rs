@@ -118,11 +118,8 @@ async fn attempt(
         return Ok(());
     }
     let allowed = Origins::of([&wanted.url]);
-    let request = FileRequest {
-        from: incoming.length,
-        etag: etag.as_deref(),
-        ..FileRequest::new(&wanted.url, &allowed, size)
-    };
+    let request =
+        FileRequest { from: incoming.length, etag: etag.as_deref(), ..FileRequest::new(&wanted.url, &allowed, size) };
     let mut body = client.open(&request).await?;
     if body.starts_at != incoming.length {
         incoming.restart(filename)?;

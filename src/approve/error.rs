@@ -23,7 +23,9 @@ pub enum ApproveError {
     #[error("{0}")]
     Project(#[from] crate::simple::NameError),
     /// The lock files pin no file by its hash.
-    #[error("{files} pins no file with a sha256 hash{hint}; make one with `uv pip compile --generate-hashes` or `uv lock`")]
+    #[error(
+        "{files} pins no file with a sha256 hash{hint}; make one with `uv pip compile --generate-hashes` or `uv lock`"
+    )]
     NothingPinned {
         /// The lock files.
         files: String,
@@ -82,7 +84,9 @@ pub enum ApproveError {
         at: String,
     },
     /// A file that was approved before has another digest now.
-    #[error("ALARM: {path} was approved with {approved} and is now locked with {locked}; a file never changes its bytes, revoke it first if you mean it")]
+    #[error(
+        "ALARM: {path} was approved with {approved} and is now locked with {locked}; a file never changes its bytes, revoke it first if you mean it"
+    )]
     Changed {
         /// The target.
         path: String,

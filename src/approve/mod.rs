@@ -22,10 +22,7 @@ pub use progress::{Progress, Silent};
 pub use request::{ApproveReport, ApproveRequest, Missing, approve};
 pub use revoke::{RevokeReport, revoke};
 
-use crate::{
-    simple::ProjectName,
-    tuf::TargetPath,
-};
+use crate::{simple::ProjectName, tuf::TargetPath};
 
 /// The target path of a file: `{project}/{filename}`.
 pub fn file_target(project: &ProjectName, filename: &str) -> Result<TargetPath, ApproveError> {
@@ -45,3 +42,6 @@ pub fn listing_target(project: &ProjectName) -> Result<TargetPath, ApproveError>
 fn target(path: &str) -> Result<TargetPath, ApproveError> {
     TargetPath::new(path).map_err(|error| ApproveError::Path { why: error.to_string() })
 }
+
+#[cfg(test)]
+mod tests;

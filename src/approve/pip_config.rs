@@ -261,7 +261,8 @@ mod tests {
 
     #[test]
     fn the_install_section_wins_over_the_global_one() {
-        let listing = "global.cert='/x'\nglobal.index-url='https://a.example/'\ninstall.index-url='https://b.example/'\n";
+        let listing =
+            "global.cert='/x'\nglobal.index-url='https://a.example/'\ninstall.index-url='https://b.example/'\n";
         assert_eq!(configured_index(listing).unwrap(), "https://b.example/");
         assert_eq!(configured_index("global.extra-index-url='https://a.example/'\n"), None);
     }
@@ -269,7 +270,8 @@ mod tests {
     #[test]
     fn the_default_is_never_taken_from_another_option() {
         assert_eq!(default_index(HELP).unwrap(), "https://index.example/simple");
-        let without = "  -i, --index-url <url>   Base URL.\n  --extra-index-url <url>  (default https://extra.example/)";
+        let without =
+            "  -i, --index-url <url>   Base URL.\n  --extra-index-url <url>  (default https://extra.example/)";
         assert_eq!(default_index(without), None);
         assert_eq!(default_index(""), None);
     }

@@ -5,10 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::{
-    ApproveError, DigestSource, FileBases, Provenance, Record,
-    candidates::Wanted,
-    download::Checked,
-    file_target, listing_target, metadata_target,
+    ApproveError, DigestSource, FileBases, Provenance, Record, candidates::Wanted, download::Checked, file_target,
+    listing_target, metadata_target,
 };
 use crate::{
     base::{Digest, Digests},

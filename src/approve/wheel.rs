@@ -138,13 +138,9 @@ fn is_dist_info(name: &str) -> bool {
 
 /// `{name}-{version}.dist-info`, each compared in its normal form.
 fn check_folder(folder: &str, project: &ProjectName, version: &Version) -> Result<(), WheelError> {
-    let other = || WheelError::OtherDistInfo {
-        found: cut(folder),
-        project: project.clone(),
-        version: version.to_string(),
-    };
-    let (name, found) =
-        folder.strip_suffix(".dist-info").and_then(|stem| stem.rsplit_once('-')).ok_or_else(other)?;
+    let other =
+        || WheelError::OtherDistInfo { found: cut(folder), project: project.clone(), version: version.to_string() };
+    let (name, found) = folder.strip_suffix(".dist-info").and_then(|stem| stem.rsplit_once('-')).ok_or_else(other)?;
     let same_project = ProjectName::parse(name).is_ok_and(|name| name == *project);
     let same_version = Version::from_str(&found.replace('_', "-")).is_ok_and(|found| found == *version);
     if same_project && same_version { Ok(()) } else { Err(other()) }
@@ -282,8 +278,7 @@ mod tests {
     #[test]
     fn two_entries_of_one_name_are_refused_whichever_a_reader_would_take() {
         let evil = b"Metadata-Version: 2.1\nName: foo-bar\nVersion: 1.0\nRequires-Dist: evil\n";
-        let mut bytes =
-            wheel(&[("foo_bar-1.0.dist-info/METADATA", GOOD), ("foo_bar-1.0.dist-info/METADATB", evil)]);
+        let mut bytes = wheel(&[("foo_bar-1.0.dist-info/METADATA", GOOD), ("foo_bar-1.0.dist-info/METADATB", evil)]);
         replace(&mut bytes, b"METADATB", b"METADATA", 0);
         replace(&mut bytes, b"METADATB", b"METADATA", 0);
         assert!(matches!(read(&bytes).unwrap_err(), WheelError::Duplicate(_)));

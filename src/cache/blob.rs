@@ -1,8 +1,9 @@
 //! A blob: verified bytes, named by their digest, in memory or behind an open file.
 
-use std::{fmt, fs::File, io, os::unix::fs::FileExt as _, sync::Arc};
+use std::{fmt, fs::File, io, ops::Range, os::unix::fs::FileExt as _, sync::Arc};
 
 use bytes::Bytes;
+use futures_util::stream::{self, Stream};
 
 use super::error::ReadError;
 use crate::base::{Algorithm, Digest, Digests};
@@ -176,6 +177,20 @@ impl Blob {
         self.settle(opened, bytes)
     }
 
+    /// The bytes of a range as a stream of chunks. After an error it is over: a reader that sees one must not end
+    /// cleanly.
+    pub fn into_stream(self, range: Range<u64>) -> impl Stream<Item = Result<Bytes, ReadError>> + Send + 'static {
+        let end = range.end.min(self.length);
+        stream::try_unfold((self, range.start), move |(blob, offset)| async move {
+            if offset >= end {
+                return Ok(None);
+            }
+            let bytes = blob.read(offset, within(offset, SEND_CHUNK, end)).await?;
+            let next = offset + bytes.len() as u64;
+            Ok(Some((bytes, (blob, next))))
+        })
+    }
+
     /// Reads all of it; for blobs that the caller knows to be small.
     pub async fn read_all(&self) -> Result<Bytes, ReadError> {
         if let Source::Memory(bytes) = &self.source {
@@ -220,6 +235,9 @@ impl fmt::Debug for Blob {
             .finish()
     }
 }
+
+/// Bytes of a file in memory for each client that is served from disk.
+const SEND_CHUNK: usize = 128 << 10;
 
 /// Bytes read from a file at once when nothing else is said.
 pub(super) const READ_CHUNK: usize = 256 << 10;

@@ -74,10 +74,15 @@ impl Ingest {
         Ok(written)
     }
 
-    /// Waits until all that was given is written.
+    /// Waits until all that was given is written, and returns how much that is. Dropping the future loses nothing.
     pub async fn flush(&mut self) -> Result<u64, IngestError> {
-        let writer = self.writer().await?;
-        self.state = State::Idle(writer);
+        if let State::Busy(job) = &mut self.state {
+            let ended = job.await;
+            self.state = State::Broken;
+            let (writer, done) = ended.map_err(|_| CacheError::Ended("the writing thread"))?;
+            done?;
+            self.state = State::Idle(writer);
+        }
         Ok(self.received)
     }
 
@@ -89,13 +94,10 @@ impl Ingest {
     }
 
     async fn writer(&mut self) -> Result<Box<Writer>, IngestError> {
+        self.flush().await?;
         match mem::replace(&mut self.state, State::Broken) {
             State::Idle(writer) => Ok(writer),
-            State::Busy(job) => {
-                let (writer, done) = job.await.map_err(|_| CacheError::Ended("the writing thread"))?;
-                done.map(|()| writer)
-            }
-            State::Broken => Err(CacheError::Ended("the fill").into()),
+            State::Busy(_) | State::Broken => Err(CacheError::Ended("the fill").into()),
         }
     }
 }

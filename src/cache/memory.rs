@@ -9,7 +9,7 @@ use super::{
     growing::GrowingSource,
     ingest::{Checked, check},
     spool::MemorySink,
-    store::{Recheck, Sink, Store, Usage},
+    store::{Found, Recheck, Sink, Store, Usage},
 };
 use crate::base::{ByteSize, Digests};
 
@@ -55,20 +55,20 @@ impl MemoryStore {
 }
 
 impl Store for MemoryStore {
-    fn get(&self, expected: &Expected) -> Result<Option<Blob>, CacheError> {
-        let id = expected.id();
-        let Some(held) = self.blobs.get(&id) else { return Ok(None) };
-        if held.bytes.len() as u64 != expected.length {
-            return Ok(None);
-        }
-        if held.digests != expected.digests && check(expected, &held.bytes).is_err() {
-            return Ok(None);
-        }
-        Ok(Some(Blob::in_memory(id, held.bytes)))
+    fn look(&self, expected: &Expected) -> Result<Found, CacheError> {
+        Ok(self.get_at_once(expected).into())
     }
 
     fn get_at_once(&self, expected: &Expected) -> Option<Blob> {
-        self.get(expected).ok().flatten()
+        let id = expected.id();
+        let held = self.blobs.get(&id)?;
+        if held.bytes.len() as u64 != expected.length {
+            return None;
+        }
+        if held.digests != expected.digests && check(expected, &held.bytes).is_err() {
+            return None;
+        }
+        Some(Blob::in_memory(id, held.bytes))
     }
 
     fn begin(&self, expected: &Expected) -> Result<Box<dyn Sink>, CacheError> {

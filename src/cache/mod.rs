@@ -33,7 +33,7 @@ pub use memory::MemoryStore;
 pub use observer::{Eviction, Observer, Unobserved};
 use serde::Deserialize;
 pub use spool::Spool;
-pub use store::{Recheck, Sink, Store, Usage};
+pub use store::{Found, Recheck, Sink, Store, Usage};
 pub use tiered::Tiered;
 
 use crate::base::{ByteSize, files};
@@ -114,11 +114,16 @@ impl Cache {
     /// # Errors
     /// When the store could not look. The answer is then not known, and the bytes can still be had elsewhere.
     pub async fn get(&self, expected: &Expected) -> Result<Option<Blob>, CacheError> {
+        self.look(expected).await.map(Found::blob)
+    }
+
+    /// Like [`Cache::get`], and tells a file that was taken out of service from none.
+    pub async fn look(&self, expected: &Expected) -> Result<Found, CacheError> {
         if let Some(blob) = self.store.get_at_once(expected) {
-            return Ok(Some(blob));
+            return Ok(Found::Blob(blob));
         }
         let expected = expected.clone();
-        self.blocking(move |store| store.get(&expected)).await?
+        self.blocking(move |store| store.look(&expected)).await?
     }
 
     /// Makes room for a blob and begins to fill it.

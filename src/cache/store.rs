@@ -15,8 +15,13 @@ use super::{
 /// A store is untrusted input to itself: `get` compares what it finds with what the caller read in signed metadata.
 pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// The blob, if it is there and has the expected length and digests *now*. One that has not is taken out of
-    /// service, counted, and answered with `None`. An error means that the store could not look.
-    fn get(&self, expected: &Expected) -> Result<Option<Blob>, CacheError>;
+    /// service, counted, and answered with [`Found::Corrupt`]. An error means that the store could not look.
+    fn look(&self, expected: &Expected) -> Result<Found, CacheError>;
+
+    /// Like [`Store::look`], for who does not care why there is none.
+    fn get(&self, expected: &Expected) -> Result<Option<Blob>, CacheError> {
+        self.look(expected).map(Found::blob)
+    }
 
     /// What can be had without waiting. `None` says nothing.
     fn get_at_once(&self, _expected: &Expected) -> Option<Blob> {
@@ -58,6 +63,33 @@ pub trait Sink: Send {
 
     /// Puts the bytes in service, durably. Only [`Ingest`](super::Ingest) can make the proof that they were checked.
     fn finish(&mut self, proof: &Checked) -> Result<Blob, CacheError>;
+}
+
+/// What a look into a store found.
+#[derive(Clone, Debug)]
+pub enum Found {
+    /// The blob, as signed.
+    Blob(Blob),
+    /// Nothing.
+    Absent,
+    /// Something that was not as signed; it is out of service.
+    Corrupt,
+}
+
+impl Found {
+    /// The blob, where there is one.
+    pub fn blob(self) -> Option<Blob> {
+        match self {
+            Self::Blob(blob) => Some(blob),
+            Self::Absent | Self::Corrupt => None,
+        }
+    }
+}
+
+impl From<Option<Blob>> for Found {
+    fn from(blob: Option<Blob>) -> Self {
+        blob.map_or(Self::Absent, Self::Blob)
+    }
 }
 
 /// What a store holds.

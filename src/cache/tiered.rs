@@ -8,7 +8,7 @@ use super::{
     growing::GrowingSource,
     ingest::{Checked, check},
     memory::MemoryStore,
-    store::{Recheck, Sink, Store, Usage},
+    store::{Found, Recheck, Sink, Store, Usage},
 };
 
 /// Memory in front of another store. What it counts and lists is the other store's.
@@ -26,22 +26,25 @@ impl Tiered {
 }
 
 impl Store for Tiered {
-    fn get(&self, expected: &Expected) -> Result<Option<Blob>, CacheError> {
+    fn look(&self, expected: &Expected) -> Result<Found, CacheError> {
         if let Some(blob) = self.memory.get_at_once(expected) {
-            return Ok(Some(blob));
+            return Ok(Found::Blob(blob));
         }
-        let Some(blob) = self.behind.get(expected)? else { return Ok(None) };
+        let blob = match self.behind.look(expected)? {
+            Found::Blob(blob) => blob,
+            other => return Ok(other),
+        };
         if blob.len() > self.memory.largest() {
-            return Ok(Some(blob));
+            return Ok(Found::Blob(blob));
         }
         // Memory is trusted for as long as it holds, so what enters it is checked as it is, not as its file was.
-        let Ok(bytes) = blob.read_all_blocking() else { return Ok(Some(blob)) };
+        let Ok(bytes) = blob.read_all_blocking() else { return Ok(Found::Blob(blob)) };
         if check(expected, &bytes).is_err() {
             self.behind.recheck(&expected.id())?;
-            return Ok(None);
+            return Ok(Found::Corrupt);
         }
         self.memory.insert(expected, bytes.clone());
-        Ok(Some(Blob::in_memory(expected.id(), bytes)))
+        Ok(Found::Blob(Blob::in_memory(expected.id(), bytes)))
     }
 
     fn get_at_once(&self, expected: &Expected) -> Option<Blob> {

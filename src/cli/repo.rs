@@ -416,8 +416,7 @@ fn print_status(status: &RepositoryStatus) -> Result<(), Failure> {
 /// SIGTERM and SIGINT end the process in good order.
 fn stop_on_signals(shutdown: &CancellationToken) -> Result<(), Failure> {
     for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
-        let mut signals =
-            signal(kind).map_err(|error| Failure::failed(format!("cannot wait for signals: {error}")))?;
+        let mut signals = signal(kind).map_err(|error| Failure::failed(format!("cannot wait for signals: {error}")))?;
         let shutdown = shutdown.clone();
         tokio::spawn(async move {
             signals.recv().await;

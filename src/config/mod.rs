@@ -153,8 +153,7 @@ impl Config {
 
     /// Checks the text of a configuration file that lies, or will lie, at `path`.
     pub fn parse(path: &Path, text: &str, overrides: &Overrides) -> Result<Self, ConfigError> {
-        let document: Document =
-            toml::from_str(text).map_err(|error| diagnose::syntax(path, text, &error, None))?;
+        let document: Document = toml::from_str(text).map_err(|error| diagnose::syntax(path, text, &error, None))?;
         let mounts = document
             .mount
             .iter()
@@ -176,7 +175,7 @@ impl Config {
         config.resolve(path.parent().unwrap_or(Path::new("")));
         config.apply(overrides);
         config.check().map_err(|(key, why)| ConfigError::Value { path: path.to_owned(), key, why })?;
-        config.mounts.sort_by_key(|mount| std::cmp::Reverse(mount.path.len()));
+        config.mounts.sort_by_key(|mount| std::cmp::Reverse(mount.path.depth()));
         config.warnings = config.doubts();
         Ok(config)
     }
@@ -188,7 +187,9 @@ impl Config {
         place(&mut self.state.dir);
         self.audit.file.iter_mut().for_each(place);
         self.upstream.ca_file.iter_mut().for_each(place);
-        self.upstream.credential_files_mut().for_each(place);
+        for credential in &mut self.upstream.credentials {
+            credential.password_file.iter_mut().chain(&mut credential.token_file).for_each(place);
+        }
         self.repositories.iter_mut().filter_map(|repository| repository.root.as_mut()).for_each(place);
         for tls in self.server.tls.iter_mut() {
             place(&mut tls.cert);
@@ -266,7 +267,7 @@ impl Config {
             if !names.insert(mount.name.as_str()) {
                 return Err((key, "the name is used twice".to_owned()));
             }
-            if !paths.insert(mount.path.as_str()) {
+            if !paths.insert(&mount.path) {
                 return Err((format!("{key}: path"), format!("`{}` is used by two mounts", mount.path)));
             }
             if !self.repositories.iter().any(|repository| repository.name == mount.repository) {
@@ -284,15 +285,12 @@ impl Config {
     fn doubts(&self) -> Vec<String> {
         let mut doubts = Vec::new();
         for (n, one) in self.mounts.iter().enumerate() {
-            for other in &self.mounts[n + 1..] {
-                if one.repository == other.repository && one.target_template() == other.target_template() {
+            for other in self.mounts.iter().skip(n + 1) {
+                if one.repository == other.repository && mounts::share_names(&one.front, &other.front) {
                     doubts.push(format!(
-                        "mounts `{}` and `{}` share repository `{}` and target_path `{}`: a file signed for one is \
-                         authorised in the other",
-                        one.name,
-                        other.name,
-                        one.repository,
-                        one.target_template()
+                        "mounts `{}` and `{}` share repository `{}` and call targets alike (target_path): a file \
+                         signed for one is authorised in the other",
+                        one.name, other.name, one.repository
                     ));
                 }
             }

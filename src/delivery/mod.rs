@@ -1,1 +1,321 @@
 //! From an authorised target to verified bytes: joins cache and upstream.
+//!
+//! Whoever calls has authorised the request; nothing here asks whether a target may be served, only whether bytes are
+//! those that were signed. One fetch runs for each expectation, whatever the clients do. Design: "Release policy";
+//! decisions 15–20.
+
+mod early;
+mod error;
+mod fetch;
+mod flight;
+mod observer;
+mod source;
+mod verdicts;
+
+#[cfg(test)]
+mod tests;
+
+use std::{sync::Arc, time::Duration};
+
+pub use early::{EarlyBody, Reauthorise};
+pub use error::DeliveryError;
+use flight::{Flight, Flights, Outcome};
+pub use observer::{Lookup, Observer, Unobserved};
+use serde::Deserialize;
+pub use source::{Source, SourceBody};
+use tokio::{sync::Semaphore, time::Instant};
+use url::Url;
+use verdicts::Verdicts;
+
+use crate::{
+    base::{ByteSize, Span},
+    cache::{Blob, Cache, Expected, Found},
+    tuf::TargetInfo,
+    upstream::Origins,
+};
+
+/// The keys of `[delivery]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Whether bytes of a large file may leave before the whole is verified, its end held back.
+    pub release: Release,
+    /// How long a client waits for the whole verified file before bytes are released early.
+    pub hold_for: Span,
+    /// Bytes at the end that never leave before the whole is verified.
+    pub held_back: ByteSize,
+    /// How long a client waits where nothing may be released early; then it is told to ask again.
+    pub wait_max: Span,
+    /// What a client is told to wait before it asks again.
+    pub retry_after: Span,
+    /// How long a refusal is remembered per digest and source.
+    pub verdict_ttl: Span,
+    /// How long a target is not released early after bytes of it that were had to be disowned.
+    pub suspicious_for: Span,
+    /// How often a body that breaks off is resumed.
+    pub resumes_max: u32,
+    /// A fetch that gives neither bytes nor an error for so long is ended.
+    pub stall_max: Span,
+    /// A fetch that takes so long as a whole is ended.
+    pub fetch_max: Span,
+    /// Fetches at once; more wait.
+    pub fetches_max: usize,
+}
+
+/// When bytes may leave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Release {
+    /// The beginning of a large file after `hold_for`, where the request allows it.
+    #[default]
+    Early,
+    /// Nothing before the whole is verified.
+    VerifiedOnly,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            release: Release::Early,
+            hold_for: Span::secs(10),
+            held_back: ByteSize::kib(64),
+            wait_max: Span::secs(60),
+            retry_after: Span::secs(5),
+            verdict_ttl: Span::secs(10),
+            suspicious_for: Span::mins(10),
+            resumes_max: 8,
+            stall_max: Span::mins(2),
+            fetch_max: Span::hours(1),
+            fetches_max: 128,
+        }
+    }
+}
+
+/// What to obtain, authorised by signed metadata.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The mount it is for, as a label in metrics.
+    pub mount: Arc<str>,
+    /// The target's path, for words.
+    pub target: Arc<str>,
+    /// The signed length and digests.
+    pub expected: Expected,
+    /// Where to fetch it, in order.
+    pub sources: Vec<Url>,
+    /// Where redirects may lead; the sources are within.
+    pub allowed: Origins,
+    /// The `Via` header of the client's request, to find loops among gates.
+    pub via: Option<String>,
+}
+
+impl Request {
+    /// A request for a target as signed metadata describes it.
+    pub fn of(mount: &str, target: &TargetInfo, sources: Vec<Url>, allowed: Origins) -> Self {
+        let expected = Expected::new(target.length, target.digests.clone());
+        Self { mount: mount.into(), target: target.path.as_str().into(), expected, sources, allowed, via: None }
+    }
+}
+
+/// What the client can take.
+#[derive(Clone, Default)]
+pub struct Want {
+    /// Which part was asked for.
+    pub range: Range,
+    /// Whether this mount lets bytes leave early at all: not for `tree`, whose clients may act on a beginning.
+    pub early: bool,
+    /// Asked before the held-back end of an early body.
+    pub reauthorise: Option<Reauthorise>,
+}
+
+/// Which part of a target a request asks for, as far as it matters for early release.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Range {
+    /// The whole.
+    #[default]
+    Whole,
+    /// From an offset to the end. An early body gives the whole all the same (as a 200): nothing partial leaves
+    /// before the whole is verified.
+    From(u64),
+    /// Anything else, HEAD among it: waits for the whole.
+    Other,
+}
+
+/// What was obtained.
+#[derive(Debug)]
+pub struct Delivered {
+    /// How the cache answered.
+    pub lookup: Lookup,
+    /// The bytes.
+    pub body: Body,
+}
+
+/// Bytes of a target.
+#[derive(Debug)]
+pub enum Body {
+    /// All of it, verified.
+    Verified(Blob),
+    /// All of it, the end held back until it is verified.
+    Early(EarlyBody),
+}
+
+/// Obtains verified bytes. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Delivery(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    cache: Cache,
+    source: Arc<dyn Source>,
+    settings: Settings,
+    flights: Flights,
+    verdicts: Verdicts,
+    fetches: Semaphore,
+    observer: Arc<dyn Observer>,
+}
+
+impl Delivery {
+    /// Joins a cache and a source of files (the upstream client).
+    pub fn new(cache: Cache, source: Arc<dyn Source>, settings: Settings, observer: Arc<dyn Observer>) -> Self {
+        let verdicts = Verdicts::new(settings.verdict_ttl.duration(), settings.suspicious_for.duration());
+        let fetches = Semaphore::new(settings.fetches_max.clamp(1, Semaphore::MAX_PERMITS));
+        Self(Arc::new(Inner { cache, source, settings, flights: Flights::default(), verdicts, fetches, observer }))
+    }
+
+    /// The bytes of an authorised target: from the cache, from a fetch that is under way, or from a new one.
+    ///
+    /// # Errors
+    /// `Refused` where the upstream's bytes are not those that were signed, now or within `verdict_ttl`;
+    /// `Unavailable` where they could not be had, or are not there yet ([`DeliveryError::StillFetching`]); `Local`
+    /// where neither cache nor memory could hold them. Dropping the future ends the wait, not the fetch.
+    pub async fn obtain(&self, request: &Request, want: Want) -> Result<Delivered, DeliveryError> {
+        let inner = &self.0;
+        let looked = match inner.cache.look(&request.expected).await {
+            Ok(Found::Blob(blob)) => {
+                inner.observer.looked_up(&request.mount, Lookup::Hit);
+                return Ok(Delivered { lookup: Lookup::Hit, body: Body::Verified(blob) });
+            }
+            Ok(Found::Absent) => Lookup::Miss,
+            Ok(Found::Corrupt) => Lookup::Corrupt,
+            Err(error) => {
+                tracing::warn!(target = %request.target, %error, "cannot look into the cache");
+                Lookup::Error
+            }
+        };
+        if let Some(refusal) = inner.verdicts.refusal(&request.expected, &request.sources) {
+            inner.observer.looked_up(&request.mount, looked);
+            return Err(refusal);
+        }
+        let (flight, joined) = Flights::join(inner, request);
+        let lookup = if joined { Lookup::Collapsed } else { looked };
+        inner.observer.looked_up(&request.mount, lookup);
+        let begun = Instant::now();
+        let answer = inner.wait(&flight, request, &want, begun).await;
+        // A fetch that somebody else began may have failed at somebody else's sources.
+        let body = match answer {
+            Err(error) if joined && flight.sources != request.sources && flight.outcome_now().is_some() => {
+                tracing::debug!(target = %request.target, %error, "the fetch of another mount failed");
+                let (flight, _) = Flights::join(inner, request);
+                inner.wait(&flight, request, &want, begun).await?
+            }
+            other => other?,
+        };
+        Ok(Delivered { lookup, body })
+    }
+
+    /// The bytes, if they are in memory; without waiting for anything.
+    pub fn at_once(&self, request: &Request) -> Option<Blob> {
+        let blob = self.0.cache.get_at_once(&request.expected)?;
+        self.0.observer.looked_up(&request.mount, Lookup::Hit);
+        Some(blob)
+    }
+
+    /// Fetches under way.
+    pub fn fetches(&self) -> usize {
+        self.0.flights.count()
+    }
+
+    /// The cache behind it.
+    pub fn cache(&self) -> &Cache {
+        &self.0.cache
+    }
+}
+
+impl Inner {
+    /// Waits as long as this client may: for the whole, then for a beginning where that may leave.
+    async fn wait(
+        &self,
+        flight: &Arc<Flight>,
+        request: &Request,
+        want: &Want,
+        begun: Instant,
+    ) -> Result<Body, DeliveryError> {
+        let give_up = begun + self.settings.wait_max.duration();
+        if self.may_release_early(request, want) {
+            let hold = begun + self.settings.hold_for.duration();
+            if let Ok(outcome) = tokio::time::timeout_at(hold, flight.outcome()).await {
+                return outcome.map(Body::Verified);
+            }
+            // A refusal of an earlier fetch may have made it suspect meanwhile.
+            if self.may_release_early(request, want) {
+                return self.first_bytes(flight, request, want, give_up).await;
+            }
+        }
+        let waited = tokio::time::timeout_at(give_up, flight.outcome()).await;
+        waited.map_err(|_| self.still_fetching(flight, request))?.map(Body::Verified)
+    }
+
+    /// Headers may go out once there is something to send after them.
+    async fn first_bytes(
+        &self,
+        flight: &Arc<Flight>,
+        request: &Request,
+        want: &Want,
+        give_up: Instant,
+    ) -> Result<Body, DeliveryError> {
+        let begun = async {
+            tokio::select! {
+                biased;
+                outcome = flight.outcome() => Err(outcome),
+                progress = flight.progressed(|progress| progress.written > 0) => match progress {
+                    Some(progress) => Ok(progress),
+                    None => Err(flight.outcome().await),
+                },
+            }
+        };
+        let begun: Result<_, Outcome> =
+            tokio::time::timeout_at(give_up, begun).await.map_err(|_| self.still_fetching(flight, request))?;
+        match begun {
+            Err(outcome) => outcome.map(Body::Verified),
+            Ok(progress) => {
+                self.observer.released_early(&request.mount);
+                let held_back = self.settings.held_back.bytes().max(1);
+                let reauthorise = want.reauthorise.clone();
+                Ok(Body::Early(EarlyBody::new(Arc::clone(flight), progress.attempt, held_back, reauthorise)))
+            }
+        }
+    }
+
+    fn may_release_early(&self, request: &Request, want: &Want) -> bool {
+        self.settings.release == Release::Early
+            && want.early
+            && want.range != Range::Other
+            && request.expected.digests.sha256().is_some()
+            && request.expected.length > self.settings.held_back.bytes()
+            && !self.verdicts.is_suspect(&request.expected)
+    }
+
+    fn still_fetching(&self, flight: &Flight, request: &Request) -> DeliveryError {
+        DeliveryError::StillFetching {
+            target: Arc::clone(&request.target),
+            received: flight.progress().map_or(0, |progress| progress.written),
+            length: request.expected.length,
+            retry_after: self.settings.retry_after.duration().max(Duration::from_secs(1)),
+        }
+    }
+}
+
+impl std::fmt::Debug for Want {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Want").field("range", &self.range).field("early", &self.early).finish_non_exhaustive()
+    }
+}

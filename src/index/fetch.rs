@@ -12,25 +12,17 @@ use crate::{
     upstream::{Client, Document, DocumentRequest, Origins},
 };
 
-/// Where a project's page is: below the index, which may or may not end with a slash.
-pub fn page_url(index: &Url, project: &ProjectName) -> Url {
-    let mut url = index.clone();
-    url.set_path(&format!("{}/{project}/", index.path().trim_end_matches('/')));
-    url
-}
-
-/// Fetches and reads a project's page; also gives the document it came from.
+/// Fetches and reads a project's page at `url`; also gives the document it came from. Redirects stay on its origin.
 pub async fn fetch(
     client: &Client,
-    index: &Url,
+    url: &Url,
     project: &ProjectName,
     limit: ByteSize,
     deadline: Duration,
 ) -> Result<(Page, Document), HintError> {
-    let url = page_url(index, project);
-    let allowed = Origins::of([index]);
+    let allowed = Origins::of([url]);
     let request =
-        DocumentRequest { accept: Some(UPSTREAM_ACCEPT), limit, deadline, ..DocumentRequest::new(&url, &allowed) };
+        DocumentRequest { accept: Some(UPSTREAM_ACCEPT), limit, deadline, ..DocumentRequest::new(url, &allowed) };
     let document = client.document(&request).await.map_err(|error| HintError::Upstream(error.into()))?;
     let content_type = document.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let page = read(project, content_type, &document.body, &document.url)?;

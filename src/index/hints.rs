@@ -87,18 +87,18 @@ impl Hints {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// What the index says of a project; `None` is the index's own "no such project". A hint that is there is given at
+    /// What the index says of a project, whose page is at `page`; `None` is the index's own "no such project". A hint that is there is given at
     /// once, however old, and revalidated in the background when it is no longer fresh.
-    pub async fn get(&self, index: &Url, project: &ProjectName) -> Result<Option<Arc<Hint>>, HintError> {
+    pub async fn get(&self, page: &Url, project: &ProjectName) -> Result<Option<Arc<Hint>>, HintError> {
         let shared = &self.shared;
         let fetching = async {
             if let Some(entry) = shared.from_shelf(project).await {
                 return Ok(entry);
             }
             let task = Arc::clone(shared);
-            let (index, project) = (index.clone(), project.clone());
+            let (page, project) = (page.clone(), project.clone());
             // A task of its own: the fetch goes on when the client that asked first leaves.
-            let fetched = tokio::spawn(async move { task.fetch(&index, &project).await }).await;
+            let fetched = tokio::spawn(async move { task.fetch(&page, &project).await }).await;
             fetched.unwrap_or(Err(HintError::Stopped))
         };
         let entry =
@@ -107,10 +107,10 @@ impl Hints {
         match &entry.hint {
             None if age > ABSENT_FRESH => {
                 shared.pages.invalidate(project).await;
-                Box::pin(self.get(index, project)).await
+                Box::pin(self.get(page, project)).await
             }
             Some(_) if age > shared.settings.fresh.duration() => {
-                self.revalidate(index, project);
+                self.revalidate(page, project);
                 Ok(entry.hint)
             }
             _ => Ok(entry.hint),
@@ -125,14 +125,14 @@ impl Hints {
         self.shared.from_shelf(project).await?.hint
     }
 
-    fn revalidate(&self, index: &Url, project: &ProjectName) {
+    fn revalidate(&self, page: &Url, project: &ProjectName) {
         if !self.shared.revalidating().insert(project.clone()) {
             return;
         }
         let shared = Arc::clone(&self.shared);
-        let (index, project) = (index.clone(), project.clone());
+        let (page, project) = (page.clone(), project.clone());
         tokio::spawn(async move {
-            match shared.fetch(&index, &project).await {
+            match shared.fetch(&page, &project).await {
                 Ok(entry) => shared.pages.insert(project.clone(), entry).await,
                 // The old hint serves on; the next request after this one tries again.
                 Err(error) => tracing::warn!(%project, %error, "the index could not be asked again"),
@@ -147,10 +147,10 @@ impl Shared {
         self.revalidating.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn fetch(&self, index: &Url, project: &ProjectName) -> Result<Entry, HintError> {
+    async fn fetch(&self, url: &Url, project: &ProjectName) -> Result<Entry, HintError> {
         let HintSettings { limit, deadline, .. } = self.settings;
         let fetched = self.clock.now();
-        match fetch(&self.client, index, project, limit, deadline.duration()).await {
+        match fetch(&self.client, url, project, limit, deadline.duration()).await {
             Ok((page, document)) => {
                 self.keep(project, fetched, &document).await;
                 let tag = Digest::sha256(&document.body).to_hex().into();

@@ -10,10 +10,7 @@ mod shelf;
 
 use std::sync::Arc;
 
-use serde::Deserialize;
-use url::Url;
-
-pub use fetch::{fetch, page_url};
+pub use fetch::fetch;
 pub use hints::{HintSettings, Hints};
 
 use crate::{
@@ -75,27 +72,5 @@ impl HintError {
             Self::Page { .. } | Self::ContentType { .. } => "index_page",
             Self::Stopped => "stopped",
         }
-    }
-}
-
-/// One of a mount's indexes and the projects that are its own.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct IndexUrl {
-    /// Where its pages are, up to and with `/simple/`.
-    pub url: Url,
-    /// Which projects: names, or names with one `*` at the end. Left out, all of them.
-    #[serde(default)]
-    pub projects: Vec<String>,
-}
-
-impl IndexUrl {
-    /// Whether this index owns the project.
-    pub fn owns(&self, project: &ProjectName) -> bool {
-        self.projects.is_empty()
-            || self.projects.iter().any(|pattern| match pattern.strip_suffix('*') {
-                Some(start) => project.as_str().starts_with(start),
-                None => project.as_str() == pattern,
-            })
     }
 }

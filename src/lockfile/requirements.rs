@@ -6,9 +6,8 @@ use std::{
     sync::Arc,
 };
 
-use pep440_rs::Operator;
-use pep508_rs::{Requirement, VersionOrUrl};
-use url::Url;
+use pep440_rs::{Operator, VersionSpecifiers};
+use pep508_rs::{ExtraName, PackageName};
 
 use super::{
     Include, LeftOut, LeftOutReason, Limits, LockError, LockedFile, Pin, Place, Version,
@@ -170,7 +169,7 @@ enum Line {
 }
 
 struct ParsedPin {
-    requirement: Requirement<Url>,
+    requirement: Requirement,
     version: Version,
     files: Vec<Digest>,
     marker: Option<String>,
@@ -241,15 +240,14 @@ impl Line {
         if let Some(reason) = elsewhere(text) {
             return Ok(Self::LeftOut(shown(&without_userinfo(text)), reason));
         }
-        // The marker is only kept: pep508_rs would build it as a decision diagram, whose size is in the writer's hands.
+        // The marker is only kept: nothing is decided by it here.
         let (requirement, marker) = match text.split_once(';') {
             Some((requirement, marker)) => (requirement.trim(), Some(marker.trim().to_owned())),
             None => (text, None),
         };
-        let parsed: Requirement<Url> = Requirement::from_str(requirement).map_err(|error| {
-            format!("`{}` is not a requirement: {}", shown(requirement), shown(&error.message.to_string()))
-        })?;
-        let Some(version) = exact(&parsed) else {
+        let parsed = Requirement::parse(requirement)
+            .map_err(|why| format!("`{}` is not a requirement: {}", shown(requirement), shown(&why)))?;
+        let Some(version) = parsed.exact() else {
             return Ok(Self::LeftOut(shown(requirement), LeftOutReason::NotPinned));
         };
         match (files.is_empty(), others.is_empty()) {
@@ -260,14 +258,43 @@ impl Line {
     }
 }
 
-/// The one version of `==` or `===`, as pip's `--require-hashes` asks for.
-fn exact(requirement: &Requirement<Url>) -> Option<Version> {
-    let Some(VersionOrUrl::VersionSpecifier(specifiers)) = &requirement.version_or_url else {
-        return None;
-    };
-    match specifiers.iter().as_slice() {
-        [one] if matches!(one.operator(), Operator::Equal | Operator::ExactEqual) => Some(one.version().clone()),
-        _ => None,
+/// A requirement of PEP 508 without URL and marker: `name [extras] specifiers`.
+///
+/// pep508_rs reads whole requirements too, but panics on some malformed names and builds markers as decision diagrams
+/// whose size is in the writer's hands; only its names are used.
+struct Requirement {
+    name: PackageName,
+    extras: Vec<ExtraName>,
+    specifiers: VersionSpecifiers,
+}
+
+impl Requirement {
+    fn parse(text: &str) -> Result<Self, String> {
+        let of_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let (name, rest) = text.split_at(text.find(|c| !of_name(c)).unwrap_or(text.len()));
+        let name = PackageName::new(name.to_owned()).map_err(|_| "it does not begin with a project name".to_owned())?;
+        let rest = rest.trim_start();
+        let (extras, rest) = match rest.strip_prefix('[') {
+            Some(rest) => rest.split_once(']').ok_or_else(|| "a [ without its ]".to_owned())?,
+            None => ("", rest),
+        };
+        let extra = |text: &str| ExtraName::new(text.trim().to_owned()).map_err(|_| "an extra is no name".to_owned());
+        let extras = match extras.trim() {
+            "" => Vec::new(),
+            extras => extras.split(',').map(extra).collect::<Result<_, _>>()?,
+        };
+        let rest = rest.trim();
+        let specifiers = rest.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')).unwrap_or(rest);
+        let specifiers = VersionSpecifiers::from_str(specifiers).map_err(|error| error.to_string())?;
+        Ok(Self { name, extras, specifiers })
+    }
+
+    /// The one version of `==` or `===`, as pip's `--require-hashes` asks for.
+    fn exact(&self) -> Option<Version> {
+        match self.specifiers.iter().as_slice() {
+            [one] if matches!(one.operator(), Operator::Equal | Operator::ExactEqual) => Some(one.version().clone()),
+            _ => None,
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use proptest::prelude::*;
+
 use super::*;
 
 const A: &str = "a7db850025b95ded1eae8a46181a1a6c56c92c96f0e2b005d9ff8dc0210cab44";
@@ -340,4 +342,17 @@ fn bounds_are_held() {
     assert!(matches!(read("r.txt", two.as_bytes(), &limits), Err(LockError::Limit { what: "pins", .. })));
     let two = format!("a==1 --hash=sha256:{A} --hash=sha256:{B}");
     assert!(matches!(read("r.txt", two.as_bytes(), &limits), Err(LockError::Limit { what: "hashes of one pin", .. })));
+}
+
+proptest! {
+    #[test]
+    fn no_lock_file_makes_a_reader_panic(any in any::<String>(), line in "[a-z0-9=<>.@:/#;,'\"()\\[\\]!~ \\\\\n-]{0,120}", toml in "[a-z0-9=\"{}\\[\\].,\n -]{0,120}") {
+        for text in [&any, &line, &toml] {
+            for file in ["requirements.txt", "pylock.toml", "uv.lock", "poetry.lock", "unknown"] {
+                if let Err(error) = read(file, text.as_bytes(), &Limits::default()) {
+                    prop_assert!(!error.to_string().contains('\n'));
+                }
+            }
+        }
+    }
 }

@@ -131,9 +131,8 @@ impl Editor {
         custom: Option<serde_json::Value>,
     ) -> Result<TargetFile, RepositoryError> {
         let (length, sha256) = store(&self.layout, content, &path)?;
-        let digests = Digests::new([sha256]).ok_or_else(|| {
-            RepositoryError::Encode { what: "a digest", why: "none was computed".to_owned() }
-        })?;
+        let digests = Digests::new([sha256])
+            .ok_or_else(|| RepositoryError::Encode { what: "a digest", why: "none was computed".to_owned() })?;
         let mut file = TargetFile::new(length, &digests);
         file.custom = custom;
         self.put_target(path, file.clone());
@@ -264,7 +263,9 @@ fn write_draft<T: Serialize>(layout: &Layout, name: &str, draft: Option<&T>) -> 
     let path = layout.staged().join(name);
     let Some(signed) = draft else {
         return match fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(FileError::at("remove", &path)(error).into()),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(FileError::at("remove", &path)(error).into())
+            }
             _ => Ok(()),
         };
     };
@@ -277,9 +278,8 @@ fn write_draft<T: Serialize>(layout: &Layout, name: &str, draft: Option<&T>) -> 
 /// Removes contents that no staged target needs.
 fn remove_unneeded(layout: &Layout, staged: Option<&Targets>) -> Result<(), RepositoryError> {
     let digests = staged.into_iter().flat_map(|targets| targets.targets.values());
-    let needed: BTreeSet<String> = digests
-        .filter_map(|file| Some(file.hashes.digests().ok()?.sha256()?.to_hex()))
-        .collect();
+    let needed: BTreeSet<String> =
+        digests.filter_map(|file| Some(file.hashes.digests().ok()?.sha256()?.to_hex())).collect();
     let folder = layout.staged_files();
     for entry in fs::read_dir(&folder).map_err(FileError::at("read", &folder))? {
         let entry = entry.map_err(FileError::at("read", &folder))?;
@@ -294,7 +294,8 @@ fn store(layout: &Layout, content: StoredContent<'_>, path: &TargetPath) -> Resu
     let folder = layout.staged_files();
     let failed = || FileError::at("write", &folder);
     let mut temporary = tempfile::Builder::new().prefix(".tmp-").tempfile_in(&folder).map_err(failed())?;
-    let mut hashing = Hashing { hasher: crate::base::Hasher::new([crate::base::Algorithm::Sha256]), inner: &mut temporary };
+    let mut hashing =
+        Hashing { hasher: crate::base::Hasher::new([crate::base::Algorithm::Sha256]), inner: &mut temporary };
     let length = match content {
         StoredContent::Bytes(mut bytes) => std::io::copy(&mut bytes, &mut hashing),
         StoredContent::File(file) => {
@@ -302,10 +303,12 @@ fn store(layout: &Layout, content: StoredContent<'_>, path: &TargetPath) -> Resu
         }
     };
     let length = length.map_err(failed())?;
-    let digest = hashing.hasher.finish().into_iter().next().ok_or_else(|| RepositoryError::Encode {
-        what: "a digest",
-        why: "none was computed".to_owned(),
-    })?;
+    let digest = hashing
+        .hasher
+        .finish()
+        .into_iter()
+        .next()
+        .ok_or_else(|| RepositoryError::Encode { what: "a digest", why: "none was computed".to_owned() })?;
     // Refused here rather than at publication: the path must be one that can be stored.
     publish::stored_path(path, &digest.to_hex())?;
     temporary.as_file().sync_all().map_err(failed())?;

@@ -285,7 +285,10 @@ fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, RepositoryError> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(KEY_FILE_MAX.as_usize().saturating_add(1)));
     file.take(KEY_FILE_MAX.bytes().saturating_add(1)).read_to_end(&mut bytes).map_err(FileError::at("read", path))?;
     if bytes.len() > KEY_FILE_MAX.as_usize() {
-        return Err(RepositoryError::BadKey { path: path.to_owned(), why: format!("it is larger than {KEY_FILE_MAX}") });
+        return Err(RepositoryError::BadKey {
+            path: path.to_owned(),
+            why: format!("it is larger than {KEY_FILE_MAX}"),
+        });
     }
     Ok(bytes)
 }

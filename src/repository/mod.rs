@@ -22,3 +22,6 @@ pub use online::{OnlineReport, refresh, serve_timestamps};
 pub use publish::{Publication, publish};
 pub use settings::{IndexRecord, Lifetimes, RepositorySettings};
 pub use status::{KeyStatus, RepositoryStatus, RoleStatus, status};
+
+#[cfg(test)]
+mod tests;

@@ -48,7 +48,7 @@ pub fn refresh(dir: &Path, clock: &dyn Clock, force: bool) -> Result<OnlineRepor
     making.renew_online(&before.root, &before.snapshot, &before.timestamp, None, force)?;
     let roles = making.roles.clone();
     if !making.is_empty() {
-        commit(&layout, &lock, making.finish_online()?)?;
+        commit(&layout, &lock, &making.finish_online()?)?;
     }
     let after = Online::read(&layout)?;
     let due = due_at(after.timestamp.expires, lifetimes.timestamp);

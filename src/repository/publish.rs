@@ -74,32 +74,38 @@ pub(super) struct RoleKeySet {
 /// Nothing is written before all signatures are made and the whole verifies as a client would see it.
 pub fn publish(dir: &Path, clock: &dyn Clock) -> Result<Publication, RepositoryError> {
     let editor = Editor::open(dir)?;
-    let layout = editor.layout().clone();
+    let layout = editor.layout();
     let lock = layout.lock_publishing()?;
+    let report = Publication { resumed: editor.resumed(), ..Publication::default() };
+    let Some((roles, pending)) = prepare(&editor, clock)? else { return Ok(report) };
+    let change = editor.change();
+    commit(layout, &lock, &pending)?;
+    Ok(Publication { change, roles, ..report })
+}
+
+/// What is to be published now, signed and rehearsed; `None` where nothing is staged and nothing due. Nothing is
+/// written. The lock on publishing is held by the caller.
+fn prepare(editor: &Editor, clock: &dyn Clock) -> Result<Option<(Vec<PublishedRole>, Pending)>, RepositoryError> {
+    let layout = editor.layout();
     let settings = layout.settings()?;
     let now = clock.now();
-    // Read under the lock: a renewal may have come in between.
-    let before = Published::read(&layout)?;
-    let change = editor.change();
-    let draft = Draft::of(&editor, &before, &settings.expires_after, now)?;
-    let mut making = Making::new(&layout, settings.expires_after, now);
+    // Read again, under the lock: a renewal may have come in between.
+    let before = Published::read(layout)?;
+    let draft = Draft::of(editor, &before, &settings.expires_after, now)?;
+    let mut making = Making::new(layout, settings.expires_after, now);
     let root = match draft.root {
         Some(root) => making.root(root, &before.root)?,
         None => before.root.clone(),
     };
-    let targets = match draft.targets {
-        Some(targets) => Some(making.targets(targets, &root)?),
-        None => None,
-    };
-    making.online(&root, &before, targets)?;
-    let resumed = editor.resumed();
-    if making.overlay.is_empty() {
-        return Ok(Publication { resumed, ..Publication::default() });
+    let targets = draft.targets.map(|targets| making.targets(targets, &root)).transpose()?;
+    let changed = !making.is_empty();
+    making.renew_online(&root, &before.snapshot, &before.timestamp, targets, changed)?;
+    if making.is_empty() {
+        return Ok(None);
     }
-    let stored = staged_contents(&layout, &editor)?;
     let roles = making.roles.clone();
-    commit(&layout, &lock, making.finish(stored, true)?)?;
-    Ok(Publication { change, roles, resumed })
+    let stored = staged_contents(layout, editor)?;
+    Ok(Some((roles, making.finish(stored, true)?)))
 }
 
 /// The first publication of a repository; returns the bytes of its root.
@@ -152,15 +158,11 @@ struct Draft {
 }
 
 impl Draft {
-    fn of(
-        editor: &Editor,
-        before: &Published,
-        lifetimes: &Lifetimes,
-        now: Moment,
-    ) -> Result<Self, RepositoryError> {
+    fn of(editor: &Editor, before: &Published, lifetimes: &Lifetimes, now: Moment) -> Result<Self, RepositoryError> {
         let keys = KeyFolder::new(editor.layout().keys());
         let mut root = editor.staged_root().cloned();
-        if root.is_none() && is_due(before.root.expires, lifetimes.root, now) && can_sign(&keys, &before.root, "root")? {
+        if root.is_none() && is_due(before.root.expires, lifetimes.root, now) && can_sign(&keys, &before.root, "root")?
+        {
             root = Some(before.root.clone());
         }
         if let Some(root) = &mut root {
@@ -234,13 +236,7 @@ impl<'a> Making<'a> {
         self.add("timestamp", timestamp, signatures).map(drop)
     }
 
-    /// New versions of snapshot and timestamp where `targets` changed, where root changed, or where they are due.
-    fn online(&mut self, root: &Root, before: &Published, targets: Option<MetaFile>) -> Result<(), RepositoryError> {
-        let changed = !self.is_empty();
-        self.renew_online(root, &before.snapshot, &before.timestamp, targets, changed)
-    }
-
-    /// As `online`; `force` renews whether due or not.
+    /// New versions of snapshot and timestamp where they are due; `force` renews whether due or not.
     pub(super) fn renew_online(
         &mut self,
         root: &Root,
@@ -364,8 +360,8 @@ pub(super) struct StoredFile {
 }
 
 /// Records a publication, writes it out and strikes the record.
-pub(super) fn commit(layout: &Layout, lock: &PublishLock, pending: Pending) -> Result<(), RepositoryError> {
-    let record = serde_json::to_vec(&pending).map_err(|error| encode("the publication", error))?;
+pub(super) fn commit(layout: &Layout, lock: &PublishLock, pending: &Pending) -> Result<(), RepositoryError> {
+    let record = serde_json::to_vec(pending).map_err(|error| encode("the publication", error))?;
     files::write_atomic(&layout.pending(), &record, Mode::Private)?;
     resume(layout, lock).map(drop)
 }
@@ -446,7 +442,8 @@ fn staged_contents(layout: &Layout, editor: &Editor) -> Result<Vec<StoredFile>, 
 
 /// Where a stored target lies below `published/targets`: `a/b` becomes `a/<sha256>.b` (§6.2).
 pub(super) fn stored_path(path: &TargetPath, sha256: &str) -> Result<PathBuf, RepositoryError> {
-    let refuse = |why: &'static str| RepositoryError::TargetPath { path: path.as_str().chars().take(200).collect(), why };
+    let refuse =
+        |why: &'static str| RepositoryError::TargetPath { path: path.as_str().chars().take(200).collect(), why };
     let parts: Vec<&str> = path.as_str().split('/').collect();
     if parts.iter().any(|part| matches!(*part, "" | "." | "..") || part.contains('\\')) {
         return Err(refuse("it has an empty, `.` or `..` segment or a backslash"));
@@ -474,7 +471,8 @@ fn next(version: Version) -> Result<Version, RepositoryError> {
 /// The end of a life that begins now. Metadata knows whole seconds only: rounded up, so that a short life is one.
 pub(super) fn expires_at(now: Moment, lifetime: Span) -> Result<Moment, RepositoryError> {
     let end = jiff::SignedDuration::try_from(lifetime.duration()).ok().and_then(|span| now.checked_add(span).ok());
-    let whole = end.map(|end| if end.subsec_nanosecond() > 0 { end.as_second().saturating_add(1) } else { end.as_second() });
+    let whole =
+        end.map(|end| if end.subsec_nanosecond() > 0 { end.as_second().saturating_add(1) } else { end.as_second() });
     whole
         .and_then(|second| Moment::from_second(second).ok())
         .ok_or_else(|| encode("an expiry", format!("{lifetime} from {now} is no date")))
@@ -507,6 +505,18 @@ fn check_thresholds(root: &Root) -> Result<(), RepositoryError> {
         }
     }
     Ok(())
+}
+
+/// Publishes as far as a process would that is killed after so many files.
+#[cfg(test)]
+pub(super) fn cut_off(dir: &Path, clock: &dyn Clock, after: usize) {
+    let editor = Editor::open(dir).unwrap();
+    let layout = editor.layout();
+    let (_, mut pending) = prepare(&editor, clock).unwrap().unwrap();
+    files::write_atomic(&layout.pending(), &serde_json::to_vec(&pending).unwrap(), Mode::Private).unwrap();
+    pending.stored.truncate(after);
+    pending.metadata.truncate(after - pending.stored.len());
+    write_out(layout, &pending).unwrap();
 }
 
 fn encode(what: &'static str, why: impl ToString) -> RepositoryError {

@@ -89,9 +89,7 @@ impl Trouble {
     fn of_published(self, layout: &Layout) -> RepositoryError {
         match self {
             Self::Read(error) => error,
-            Self::Verify(error) => {
-                RepositoryError::Unverified { dir: layout.published(), why: error.to_string() }
-            }
+            Self::Verify(error) => RepositoryError::Unverified { dir: layout.published(), why: error.to_string() },
         }
     }
 }

@@ -5,10 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::{
-    Change, Layout, RepositoryError, RepositorySettings,
-    editor,
-    keys::KeyFolder,
-    layout::METADATA_MAX,
+    Change, Layout, RepositoryError, RepositorySettings, editor, keys::KeyFolder, layout::METADATA_MAX,
     published::Published,
 };
 use crate::{

@@ -2,17 +2,29 @@
 //!
 //! *server receives, front names, trust decides, delivery obtains, server replies.*
 
+mod answer;
+mod blobs;
 pub mod body;
+mod files;
+mod gate;
 pub mod ids;
 pub mod listener;
+mod listings;
+mod pages;
 pub mod problem;
+mod pypi;
+mod tree;
 
 use std::net::SocketAddr;
 
 use serde::Deserialize;
 
 use crate::base::Span;
+pub use files::Obtain;
+pub use gate::{Gate, Mount, MountFront, WhyBase};
 pub use listener::{ListenError, Listener, Tls};
+pub use pypi::{Authorised, PypiMount};
+pub use tree::TreeMount;
 
 /// `[server]` of the configuration.
 #[derive(Clone, Debug, Deserialize)]

@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use url::Url;
 
-use super::{ProjectName, html, json};
+use super::{Format, ProjectName, html, json, name};
 use crate::base::{Digest, Digests, Fault};
 
 /// The version of the API that is spoken.
@@ -91,6 +91,9 @@ pub enum PageError {
     /// Not JSON, or JSON of another shape.
     #[error("not a page of the JSON Simple API: {0}")]
     Json(String),
+    /// A media type that is no form of a page.
+    #[error("the index answered with `{0}`, which is no form of the Simple API")]
+    ContentType(String),
     /// A major version that is not known.
     #[error("the page speaks version {0} of the Simple API, only 1.x is known")]
     Version(String),
@@ -126,6 +129,23 @@ impl Page {
         html::read_page(bytes, base)
     }
 
+    /// Reads whichever form the `Content-Type` names; without one (a `file:` URL), what the first character suggests.
+    pub fn parse(content_type: Option<&str>, bytes: &[u8], base: &Url) -> Result<Self, PageError> {
+        let format = match content_type {
+            Some(value) => {
+                Format::from_content_type(value).ok_or_else(|| PageError::ContentType(name::shown(value)))?
+            }
+            None if bytes.trim_ascii_start().starts_with(b"{") => Format::Json,
+            None => Format::PlainHtml,
+        };
+        if format.is_json() { Self::from_json(bytes, base) } else { Self::from_html(bytes, base) }
+    }
+
+    /// The page in the form that was negotiated.
+    pub fn render(&self, format: Format) -> Vec<u8> {
+        if format.is_json() { self.to_json() } else { self.to_html().into_bytes() }
+    }
+
     /// The JSON form.
     pub fn to_json(&self) -> Vec<u8> {
         json::write_page(self)
@@ -150,6 +170,11 @@ pub struct ProjectList {
 }
 
 impl ProjectList {
+    /// The list in the form that was negotiated.
+    pub fn render(&self, format: Format) -> Vec<u8> {
+        if format.is_json() { self.to_json() } else { self.to_html().into_bytes() }
+    }
+
     /// The JSON form.
     pub fn to_json(&self) -> Vec<u8> {
         json::write_projects(self)
@@ -167,6 +192,28 @@ impl fmt::Display for Yanked {
             Self::No => f.write_str("not yanked"),
             Self::Yes(reason) if reason.is_empty() => f.write_str("yanked"),
             Self::Yes(reason) => write!(f, "yanked: {reason}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_form_is_told_by_content_type_else_by_the_first_character() {
+        let base = Url::parse("https://index.example/simple/demo/").unwrap();
+        let json = br#" {"name":"demo","files":[]}"#;
+        let read = |content_type, bytes: &[u8]| Page::parse(content_type, bytes, &base);
+        for content_type in [None, Some("application/json"), Some("application/vnd.pypi.simple.v1+json; charset=utf-8")]
+        {
+            assert_eq!(read(content_type, json).unwrap().name, "demo");
+        }
+        for content_type in [None, Some("text/html;charset=utf-8"), Some("application/vnd.pypi.simple.v1+html")] {
+            assert_eq!(read(content_type, b"<a href=a-1.zip>").unwrap().files.len(), 1);
+        }
+        for content_type in ["application/octet-stream", "application/vnd.pypi.simple.v2+json", ""] {
+            assert!(matches!(read(Some(content_type), json), Err(PageError::ContentType(_))));
         }
     }
 }

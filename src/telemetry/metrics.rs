@@ -112,6 +112,7 @@ pub struct Metrics {
     cache_capacity: IntGauge,
     cache_evictions: IntCounterVec,
     cache_write_errors: IntCounterVec,
+    cache_quarantined: IntCounterVec,
     expiry: IntGaugeVec,
     version: IntGaugeVec,
     last_success: IntGaugeVec,
@@ -153,6 +154,11 @@ impl Metrics {
             cache_capacity: made.gauge("cache_capacity_bytes", "Bytes the cache may hold on disk")?,
             cache_evictions: made.counters("cache_evictions_total", "Files evicted", &["reason"])?,
             cache_write_errors: made.counters("cache_write_errors_total", "Writes that failed", &["errno"])?,
+            cache_quarantined: made.counters(
+                "cache_quarantined_total",
+                "Bad files taken out of service",
+                &["reason"],
+            )?,
             expiry: made.gauges(
                 "tuf_metadata_expiry_timestamp_seconds",
                 "Expiry, Unix time",
@@ -261,6 +267,11 @@ impl Metrics {
         self.cache_evictions.with_label_values(&[reason]).inc_by(files);
     }
 
+    /// A cached file was not what its name says.
+    pub fn quarantined(&self, why: &'static str) {
+        self.cache_quarantined.with_label_values(&[why]).inc();
+    }
+
     /// A write to the cache failed.
     pub fn cache_write_error(&self, errno: &'static str) {
         self.cache_write_errors.with_label_values(&[errno]).inc();
@@ -286,6 +297,11 @@ impl Metrics {
     /// Whether a verified, unexpired set is live.
     pub fn trusted(&self, repository: &str, trusted: bool) {
         self.trusted.with_label_values(&[repository]).set(i64::from(trusted));
+    }
+
+    /// When the last good refresh was.
+    pub fn last_success(&self, repository: &str, at: Timestamp) {
+        self.last_success.with_label_values(&[repository]).set(at.as_second());
     }
 
     /// Something failed verification.

@@ -3,8 +3,6 @@
 //! Today a mount trusts one repository. Several under a threshold (TAP 4) will live here too; the rest of tufgate only
 //! asks this module.
 
-mod listing;
-
 use std::sync::Arc;
 
 use crate::{
@@ -12,7 +10,6 @@ use crate::{
     tuf::{TargetInfo, TargetPath, TrustedSet},
     updater::{Repository, UpdaterError},
 };
-pub use listing::{Listings, SignedListing};
 
 /// The authority of one mount.
 #[derive(Clone)]
@@ -24,7 +21,7 @@ pub struct Trust {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum TrustError {
     /// Authentic metadata does not list it.
-    #[error("{target} is not signed in repository \"{repository}\"")]
+    #[error("not signed in repository \"{repository}\"")]
     Unsigned {
         /// What was asked for.
         target: String,
@@ -32,7 +29,7 @@ pub enum TrustError {
         repository: String,
     },
     /// A file name can be read in several ways, and more than one of them is signed (wrong software).
-    #[error("{filename} is ambiguous: repository \"{repository}\" signs {} and {}", both.0, both.1)]
+    #[error("ambiguous: repository \"{repository}\" signs {} and {}", both.0, both.1)]
     Ambiguous {
         /// The file name.
         filename: String,
@@ -40,16 +37,6 @@ pub enum TrustError {
         repository: String,
         /// Two targets that it could mean.
         both: (TargetPath, TargetPath),
-    },
-    /// A signed listing that cannot be read, or names something that cannot be.
-    #[error("signed listing {target} of repository \"{repository}\" cannot be read: {why}")]
-    Listing {
-        /// The listing's target path.
-        target: TargetPath,
-        /// Who signed it.
-        repository: String,
-        /// What is wrong.
-        why: String,
     },
     /// The repository's metadata is not to be had, or not to be trusted.
     #[error(transparent)]
@@ -66,7 +53,7 @@ impl TrustError {
     /// Whose fault it is.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Unsigned { .. } | Self::Ambiguous { .. } | Self::Listing { .. } => Fault::Refused,
+            Self::Unsigned { .. } | Self::Ambiguous { .. } => Fault::Refused,
             Self::Updater(error) => error.fault(),
         }
     }
@@ -76,7 +63,6 @@ impl TrustError {
         match self {
             Self::Unsigned { .. } => "unsigned",
             Self::Ambiguous { .. } => "ambiguous",
-            Self::Listing { .. } => "metadata",
             Self::Updater(error) => error.reason(),
         }
     }
@@ -96,6 +82,11 @@ impl Trust {
     /// The trusted set, judged now: an expired one is an error, whatever was served a moment ago.
     pub fn current(&self) -> Result<Arc<TrustedSet>, TrustError> {
         Ok(self.repository.current()?)
+    }
+
+    /// Like [`Trust::current`], after a refresh where the set is not current or none was tried yet.
+    pub async fn fresh(&self) -> Result<Arc<TrustedSet>, TrustError> {
+        Ok(self.repository.fresh().await?)
     }
 
     /// What is signed under this path; `None` is an authentic "nothing".

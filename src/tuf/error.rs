@@ -55,7 +55,7 @@ pub enum TufError {
         actual: usize,
     },
     /// No signature of the role's keys is valid.
-    #[error("no signature on role {} is valid under the {threshold} needed of {}", Shown(.role.as_str()), Shown(.by.as_str()))]
+    #[error("role {} has no valid signature of the {threshold} that {} asks for", Shown(.role.as_str()), Shown(.by.as_str()))]
     Signature {
         /// The role.
         role: RoleName,
@@ -168,11 +168,9 @@ pub enum TufError {
         /// The path.
         path: TargetPath,
     },
-    /// The record of what was trusted before is torn or was changed: its check sum does not match.
-    #[error("the rollback record of role {} is damaged: {}", Shown(.role.as_str()), Shown(.detail))]
+    /// The record of what was trusted before is torn or was changed.
+    #[error("the rollback record is damaged: {}", Shown(.detail))]
     Floor {
-        /// The role the record is of.
-        role: RoleName,
         /// What is wrong.
         detail: String,
     },
@@ -222,9 +220,8 @@ impl TufError {
             | Self::Hash { role, .. }
             | Self::Length { role, .. }
             | Self::NotInSnapshot { role }
-            | Self::WrongDelegation { role }
-            | Self::Floor { role, .. } => Some(role),
-            Self::RootVersion { .. } | Self::NoDigest { .. } | Self::TargetUrl { .. } => None,
+            | Self::WrongDelegation { role } => Some(role),
+            Self::RootVersion { .. } | Self::Floor { .. } | Self::NoDigest { .. } | Self::TargetUrl { .. } => None,
         }
     }
 }

@@ -5,25 +5,23 @@
 //! rotation of keys, and nothing else, resets it (recovery from fast-forward attacks, §5.3.11). That is computed from
 //! state at each use, not done once at an event that a crash could lose.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::{
     TufError, Verified, Version,
-    names::RoleName,
     schema::{Snapshot, Timestamp},
 };
 use crate::base::Digest;
 
-/// What was trusted before. Written and read as JSON.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// What was trusted before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Floors {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     root: Option<RootFloor>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    timestamp: Option<Floor>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    snapshot: Option<Floor>,
+    timestamp: Option<String>,
+    snapshot: Option<String>,
 }
 
 /// The highest root that was reached from one anchor. Another anchor, which only an administrator can configure, starts
@@ -35,13 +33,24 @@ struct RootFloor {
     version: Version,
 }
 
-/// One document that was trusted, with a check sum against torn writes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The form on disk: what is recorded, and its check sum, so that damage is never read as "less was trusted".
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Floor {
-    version: Version,
+struct Record<'a> {
     sha256: Digest,
-    document: String,
+    #[serde(borrow)]
+    floors: Cow<'a, RawValue>,
+}
+
+/// What is recorded: documents as text, since JSON is.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Recorded<'a> {
+    root: Option<RootFloor>,
+    #[serde(borrow)]
+    timestamp: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    snapshot: Option<Cow<'a, str>>,
 }
 
 impl Floors {
@@ -55,23 +64,32 @@ impl Floors {
     /// # Errors
     /// [`TufError::Floor`] when it is damaged. That is not the same as "there is none".
     pub fn from_json(json: &[u8]) -> Result<Self, TufError> {
-        let damaged = |role: RoleName, detail: String| TufError::Floor { role, detail };
-        let floors: Self =
-            serde_json::from_slice(json).map_err(|error| damaged(RoleName::root(), error.to_string()))?;
-        for (role, floor) in [(RoleName::timestamp(), &floors.timestamp), (RoleName::snapshot(), &floors.snapshot)] {
-            if let Some(floor) = floor
-                && Digest::sha256(floor.document.as_bytes()) != floor.sha256
-            {
-                return Err(damaged(role, "its check sum does not match".to_owned()));
-            }
+        let record: Record<'_> = serde_json::from_slice(json).map_err(|error| damaged(&error))?;
+        let recorded = record.floors.get();
+        if Digest::sha256(recorded.as_bytes()) != record.sha256 {
+            return Err(damaged(&"its check sum does not match"));
         }
-        Ok(floors)
+        let Recorded { root, timestamp, snapshot } = serde_json::from_str(recorded).map_err(|error| damaged(&error))?;
+        Ok(Self { root, timestamp: timestamp.map(Cow::into_owned), snapshot: snapshot.map(Cow::into_owned) })
     }
 
-    /// Writes the floors.
+    /// Writes the floors, with their check sum.
     pub fn to_json(&self) -> Vec<u8> {
-        // Strings and numbers alone, under string keys: serde_json has nothing to fail on.
-        serde_json::to_vec(self).unwrap_or_default()
+        // serde_json has no reason to fail on strings and numbers. Should it, nothing is written, which is read as
+        // damage and not as "nothing was ever trusted".
+        self.record().unwrap_or_default()
+    }
+
+    fn record(&self) -> serde_json::Result<Vec<u8>> {
+        let Self { root, timestamp, snapshot } = self;
+        let recorded = Recorded {
+            root: root.clone(),
+            timestamp: timestamp.as_deref().map(Cow::Borrowed),
+            snapshot: snapshot.as_deref().map(Cow::Borrowed),
+        };
+        let floors = serde_json::value::to_raw_value(&recorded)?;
+        let sha256 = Digest::sha256(floors.get().as_bytes());
+        serde_json::to_vec(&Record { sha256, floors: Cow::Owned(floors) })
     }
 
     /// Remembers that `version` was reached from the root whose file has the digest `anchor`. Never lowers it.
@@ -84,12 +102,12 @@ impl Floors {
 
     /// Remembers a timestamp that was trusted.
     pub fn record_timestamp(&mut self, timestamp: &Verified<Timestamp>) {
-        self.timestamp = Some(Floor::new(timestamp.version(), timestamp.bytes()));
+        self.timestamp = Some(text(timestamp.bytes()));
     }
 
     /// Remembers a snapshot that was trusted.
     pub fn record_snapshot(&mut self, snapshot: &Verified<Snapshot>) {
-        self.snapshot = Some(Floor::new(snapshot.version(), snapshot.bytes()));
+        self.snapshot = Some(text(snapshot.bytes()));
     }
 
     /// The highest root version that was reached from the anchor of that digest.
@@ -99,18 +117,20 @@ impl Floors {
 
     /// The bytes of the timestamp that was trusted last.
     pub fn timestamp(&self) -> Option<&[u8]> {
-        self.timestamp.as_ref().map(|floor| floor.document.as_bytes())
+        self.timestamp.as_deref().map(str::as_bytes)
     }
 
     /// The bytes of the snapshot that was trusted last.
     pub fn snapshot(&self) -> Option<&[u8]> {
-        self.snapshot.as_ref().map(|floor| floor.document.as_bytes())
+        self.snapshot.as_deref().map(str::as_bytes)
     }
 }
 
-impl Floor {
-    fn new(version: Version, bytes: &[u8]) -> Self {
-        // Verified metadata is JSON, hence UTF-8.
-        Self { version, sha256: Digest::sha256(bytes), document: String::from_utf8_lossy(bytes).into_owned() }
-    }
+/// Verified metadata is JSON, hence UTF-8: nothing is lost.
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn damaged(detail: &dyn std::fmt::Display) -> TufError {
+    TufError::Floor { detail: detail.to_string() }
 }

@@ -197,3 +197,147 @@ fn verify_ed25519(raw: &[u8], signature: &[u8], message: &[u8]) -> bool {
 fn verify_ring(algorithm: &'static dyn VerificationAlgorithm, raw: &[u8], signature: &[u8], message: &[u8]) -> bool {
     UnparsedPublicKey::new(algorithm, raw).verify(message, signature).is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A key that securesystemslib 1.6 made, its keyid, and its signature over `message`.
+    const RSA_ID: &str = "32cd2f895d350cc1e257fd67936a7b8c1b924b55751911a2a67191d961e0e2ac";
+    const RSA: &str = "-----BEGIN PUBLIC KEY-----
+MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAiuGjVj/dXEgQcRdZWegw
+YasAlgOJjXey+Aw7rgf5uRWr1yXMwx14MvSAVEgXZ+Z7K6Mw8EcJ5VTKI1faEnxF
+GZE6dtpvefMeCitprLeRUpD93uhiEdIYo+0pZJU0zUsy9C4lriHQUn5uqadICJHj
+k1F2lISaVw1xjvcngnp2wfMFlS52ipPkORtu56SzItsSKmbyAyQ4yoBNwY2j6m8H
+B1fol6kBA2znv1Q8J4oC+oUAGy1mcu+picpo5xfZciO5Hh7omZ5KJ4H6L5FE4kbu
+P+BR3pVW8sxucw02kwDFBhjTtjmmqAvg8YjgiSscITuikeKsRQCam2sbmTLViYcw
+kwIDAQAB
+-----END PUBLIC KEY-----
+";
+    const RSA_PKCS1: &str = "-----BEGIN RSA PUBLIC KEY-----
+MIIBCgKCAQEAiuGjVj/dXEgQcRdZWegwYasAlgOJjXey+Aw7rgf5uRWr1yXMwx14
+MvSAVEgXZ+Z7K6Mw8EcJ5VTKI1faEnxFGZE6dtpvefMeCitprLeRUpD93uhiEdIY
+o+0pZJU0zUsy9C4lriHQUn5uqadICJHjk1F2lISaVw1xjvcngnp2wfMFlS52ipPk
+ORtu56SzItsSKmbyAyQ4yoBNwY2j6m8HB1fol6kBA2znv1Q8J4oC+oUAGy1mcu+p
+icpo5xfZciO5Hh7omZ5KJ4H6L5FE4kbuP+BR3pVW8sxucw02kwDFBhjTtjmmqAvg
+8YjgiSscITuikeKsRQCam2sbmTLViYcwkwIDAQAB
+-----END RSA PUBLIC KEY-----";
+    const RSA_SIGNATURE: &str = "\
+0c048e432fa4ab2ccb2360f4a3aa5ae0beaabf45daabf6785b389665a685d46a7c43de4b9967f24001c85052a0a16b579e05866c11d35693c2e8\
+4e03257b9bd4756908dfe24674e1766abcd739ed5691682abed3215ddfe56f84acbf50b63387f82721722baf50281e9653a71b5dd3578f9f597a\
+d379d162ca58383445a1f06eb90a6dd53cbfd310f64e5cbf4018fe5a656c35c925f6c2ed5b1410515bb5b913e68ca9e2251366a7afdf29b38cd1\
+a9c49effe747f7bac59ebb3b1289c7eeac9428f7cc33de7e3e98dd49bde47f8160616e4b490fd6b02a7bbfe11253f6852204907e161a798455a2\
+d7d3865b3f2c9e653c01fd8eeddbcd4e58e3cadb23879159";
+    const P384_ID: &str = "919cd578f3437ee53711ddd3285d219f4fcc221f3098827f09e2cc17f9690ca1";
+    const P384: &str = "-----BEGIN PUBLIC KEY-----
+MHYwEAYHKoZIzj0CAQYFK4EEACIDYgAELLi/C1+hjCYXF4P12I6IjZvXjJ6tXPWa
+xfepi5XsgD7+czJiGSFOCUgF6UWZdmpZSfzH6JCx7QFVLqRArpyxDpPAdgRxX8bP
+hgYbuHg2THaeodLUuVC7hhMWLWsI5QdZ
+-----END PUBLIC KEY-----
+";
+    const P384_SIGNATURE: &str = "\
+3064023059ac1a29bb52d70e283914f80fa3dbfa72a99dfac4c955264909e271a3488fea7e9e17286526931b9478a84ff6717bc302302813dfcd\
+1ad14f428e7b5221e72de8e78d47a023021c6b714a49d2150ad17c9c49e40b5075d068d890384b54cb8f7d34";
+    /// RFC 8032, 7.1, test 2.
+    const ED25519: &str = "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c";
+    const ED25519_SIGNATURE: &str = "\
+92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d\
+291612bb0c00";
+
+    fn schema(keytype: &str, scheme: &str, public: &str) -> Key {
+        serde_json::from_value(json!({"keytype": keytype, "scheme": scheme, "keyval": {"public": public}})).unwrap()
+    }
+
+    fn key(keytype: &str, scheme: &str, public: &str) -> Result<PublicKey, KeyError> {
+        PublicKey::from_schema(&schema(keytype, scheme, public))
+    }
+
+    fn check(key: &PublicKey, signature: &str, message: &[u8]) -> bool {
+        key.verify(&hex::decode(signature).unwrap(), message)
+    }
+
+    #[test]
+    fn known_answers_of_python_and_of_rfc_8032() {
+        for (key, signature, message) in [
+            (key("rsa", "rsassa-pss-sha256", RSA), RSA_SIGNATURE, b"message".as_slice()),
+            (key("rsa", "rsassa-pss-sha256", RSA_PKCS1), RSA_SIGNATURE, b"message"),
+            (key("ecdsa", "ecdsa-sha2-nistp384", P384), P384_SIGNATURE, b"message"),
+            (key("ecdsa-sha2-nistp384", "ecdsa-sha2-nistp384", P384.trim()), P384_SIGNATURE, b"message"),
+            (key("ed25519", "ed25519", ED25519), ED25519_SIGNATURE, &[0x72]),
+        ] {
+            let key = key.unwrap();
+            assert!(check(&key, signature, message));
+            assert!(!check(&key, signature, b"another"));
+            assert!(!check(&key, &signature[..signature.len() - 2], message));
+            assert!(!check(&key, &format!("{signature}00"), message));
+            assert!(!check(&key, "", message));
+        }
+    }
+
+    #[test]
+    fn new_keyids_are_those_of_python() {
+        assert_eq!(schema("rsa", "rsassa-pss-sha256", RSA).new_id().unwrap().as_str(), RSA_ID);
+        assert_eq!(schema("ecdsa", "ecdsa-sha2-nistp384", P384).new_id().unwrap().as_str(), P384_ID);
+    }
+
+    #[test]
+    fn a_key_is_the_same_in_all_its_encodings() {
+        let rsa = |pem| key("rsa", "rsassa-pss-sha256", pem).unwrap();
+        assert_eq!(rsa(RSA).material(), rsa(RSA_PKCS1).material());
+        let upper = ED25519.to_uppercase();
+        assert_eq!(key("ed25519", "ed25519", ED25519), key("ed25519", "ed25519", &upper));
+        let point = hex::encode(&key("ecdsa", "ecdsa-sha2-nistp384", P384).unwrap().material().1);
+        assert_eq!(
+            key("ecdsa-sha2-nistp384", "ecdsa-sha2-nistp384", &point),
+            key("ecdsa", "ecdsa-sha2-nistp384", P384)
+        );
+    }
+
+    #[test]
+    fn short_wrong_and_foreign_keys_verify_nothing() {
+        let zeros = "0".repeat(64);
+        for (keytype, scheme, public) in [
+            ("ed25519", "ed25519", ""),
+            ("ed25519", "ed25519", "3d40"),
+            ("ed25519", "ed25519", "not hexadecimal"),
+            ("ed25519", "ed25519", P384),
+            // Points of small order, for which one signature fits many messages.
+            ("ed25519", "ed25519", &zeros),
+            ("ed25519", "ed25519", &format!("01{}", "0".repeat(62))),
+            ("ecdsa", "ecdsa-sha2-nistp256", P384),
+            ("ecdsa", "ecdsa-sha2-nistp256", "04"),
+            ("ecdsa", "ecdsa-sha2-nistp256", &format!("02{zeros}")),
+            ("ecdsa", "ecdsa-sha2-nistp256", "-----BEGIN PUBLIC KEY-----"),
+            ("ecdsa", "ecdsa-sha2-nistp256", "-----BEGIN PUBLIC KEY-----\nMAA=\n-----END PUBLIC KEY-----\n"),
+            ("rsa", "rsassa-pss-sha256", ED25519),
+            ("rsa", "rsassa-pss-sha256", P384),
+        ] {
+            assert!(matches!(key(keytype, scheme, public), Err(KeyError::Malformed(_))), "{public}");
+        }
+    }
+
+    #[test]
+    fn a_scheme_goes_with_its_keytype_alone() {
+        for (keytype, scheme) in [
+            ("rsa", "ed25519"),
+            ("ed25519", "ecdsa-sha2-nistp256"),
+            ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384"),
+            ("rsa", "rsa-pkcs1v15-sha256"),
+            ("sigstore-oidc", "Fulcio"),
+            ("ED25519", "ed25519"),
+        ] {
+            assert!(matches!(key(keytype, scheme, ED25519), Err(KeyError::Unknown { .. })), "{keytype} {scheme}");
+        }
+    }
+
+    #[test]
+    fn a_key_without_a_public_part_verifies_nothing() {
+        for keyval in [json!({}), json!({"public": 1}), json!({"public": null}), json!({"public": [ED25519]})] {
+            let key = json!({"keytype": "ed25519", "scheme": "ed25519", "keyval": keyval});
+            let key: Key = serde_json::from_value(key).unwrap();
+            assert_eq!(PublicKey::from_schema(&key), Err(KeyError::NoPublic));
+        }
+    }
+}

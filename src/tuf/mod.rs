@@ -7,6 +7,8 @@
 //! What was signed is what is read: a document is read once into an [`Unverified`], and becomes a [`Verified`] in one
 //! function of `verify.rs`, where the threshold is counted.
 
+#[cfg(test)]
+mod attacks;
 pub mod canonical;
 mod delegation;
 mod envelope;

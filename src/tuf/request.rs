@@ -76,6 +76,12 @@ impl MetaRequest {
         Ok(verified)
     }
 
+    /// The same checks but for the signatures, for a document that was verified before.
+    pub(super) fn check<T: Role>(&self, verified: &Verified<T>, by: &RoleName) -> Result<(), TufError> {
+        self.check_bytes(verified.bytes())?;
+        self.check_version(verified.version(), by)
+    }
+
     /// Whether `bytes` have the length and the digests that are signed.
     pub fn check_bytes(&self, bytes: &[u8]) -> Result<(), TufError> {
         let actual = u64::try_from(bytes.len()).unwrap_or(u64::MAX);

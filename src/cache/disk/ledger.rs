@@ -150,6 +150,11 @@ impl Ledger {
         self.next += 1;
     }
 
+    /// The length that a blob was stored or found with.
+    pub(super) fn length(&self, id: &BlobId) -> Option<u64> {
+        self.entries.get(id).map(|entry| entry.length)
+    }
+
     pub(super) fn checked(&self, id: &BlobId) -> Option<&FileCheck> {
         self.entries.get(id).and_then(|entry| entry.checked.as_ref()).or_else(|| self.remembered.get(id))
     }

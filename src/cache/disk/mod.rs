@@ -26,9 +26,9 @@ use super::{
     growing::{GrowingSource, lock},
     ingest::Checked,
     observer::{Eviction, Observer},
-    store::{Recheck, Sink, Store, Usage},
+    store::{self, Recheck, Sink, Store, Usage},
 };
-use crate::base::{ByteSize, Digests, files::FileError};
+use crate::base::{ByteSize, Digests, Mismatch, files::FileError};
 
 /// Bounds of a disk store.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +42,9 @@ pub struct DiskLimits {
 /// Blobs as files in a folder. Cheap to clone.
 #[derive(Clone)]
 pub struct DiskStore(Arc<Inner>);
+
+/// The file has the digest of its name, and not another one that was signed with it: that is not the file's fault.
+const OTHERWISE_SIGNED: &str = "otherwise_signed";
 
 /// Locks that blobs share by their hash.
 const TURNS: usize = 64;
@@ -112,8 +115,8 @@ impl fmt::Debug for DiskStore {
 }
 
 impl Store for DiskStore {
-    fn get(&self, expected: &Expected) -> Result<Option<Blob>, CacheError> {
-        self.0.get(expected)
+    fn look(&self, expected: &Expected) -> Result<store::Found, CacheError> {
+        self.0.look(expected)
     }
 
     fn begin(&self, expected: &Expected) -> Result<Box<dyn Sink>, CacheError> {
@@ -156,30 +159,32 @@ impl Store for DiskStore {
 }
 
 impl Inner {
-    fn get(&self, expected: &Expected) -> Result<Option<Blob>, CacheError> {
+    fn look(&self, expected: &Expected) -> Result<store::Found, CacheError> {
         let id = expected.id();
         let (file, stamp) = match self.folder.find(&id).map_err(self.at("open", &id))? {
             Found::File(file, stamp) => (file, stamp),
             Found::Absent => {
                 lock(&self.ledger).remove(&id);
-                return Ok(None);
+                return Ok(store::Found::Absent);
             }
             Found::Stranger(why) => return Ok(self.quarantine(&id, why)),
         };
         if self.is_remembered(&id, &stamp, &expected.digests) {
             lock(&self.ledger).touch(&id);
             // A file that is what its name says, of another length than this caller's metadata says: not the file's fault.
-            return Ok((stamp.size == expected.length).then(|| Blob::in_file(id, file, stamp)));
+            return Ok((stamp.size == expected.length).then(|| Blob::in_file(id, file, stamp)).into());
         }
         if stamp.size != expected.length {
-            return Ok(self.quarantine(&id, "length"));
+            let as_stored = lock(&self.ledger).length(&id) == Some(stamp.size);
+            return Ok(if as_stored { store::Found::Absent } else { self.quarantine(&id, "length") });
         }
         let _turn = lock(self.turn(&id));
         if self.is_remembered(&id, &stamp, &expected.digests) {
-            return Ok(Some(Blob::in_file(id, file, stamp)));
+            return Ok(store::Found::Blob(Blob::in_file(id, file, stamp)));
         }
         match self.hash(&id, &file, &stamp, &expected.digests) {
-            Ok(()) => Ok(Some(Blob::in_file(id, file, stamp))),
+            Ok(()) => Ok(store::Found::Blob(Blob::in_file(id, file, stamp))),
+            Err(OTHERWISE_SIGNED) => Ok(store::Found::Absent),
             Err(why) => Ok(self.quarantine(&id, why)),
         }
     }
@@ -199,7 +204,9 @@ impl Inner {
             hasher.update(&bytes);
             offset += bytes.len() as u64;
         }
-        hasher.finish_matching(digests).map_err(|_| "hash")?;
+        let of_its_name = |mismatch: Mismatch| mismatch.expected == *id.digest();
+        let wrong = |mismatch| if of_its_name(mismatch) { "hash" } else { OTHERWISE_SIGNED };
+        hasher.finish_matching(digests).map_err(wrong)?;
         if Stamp::of(file).map_err(|_| "unreadable")? != *stamp {
             return Err("changing");
         }
@@ -237,14 +244,14 @@ impl Inner {
         lock(&self.ledger).checked(id).is_some_and(|check| check.covers(stamp, digests))
     }
 
-    fn quarantine(&self, id: &BlobId, why: &'static str) -> Option<Blob> {
+    fn quarantine(&self, id: &BlobId, why: &'static str) -> store::Found {
         tracing::warn!(blob = %id, why, "a cached file is not what it must be and is taken out of service");
         lock(&self.ledger).remove(id);
         self.observer.quarantined(why);
         if let Err(error) = self.folder.set_aside(id) {
             tracing::warn!(blob = %id, %error, "cannot remove it");
         }
-        None
+        store::Found::Corrupt
     }
 
     fn turn(&self, id: &BlobId) -> &Mutex<()> {

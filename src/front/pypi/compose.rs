@@ -5,12 +5,15 @@ use std::collections::{HashMap, HashSet};
 use pep440_rs::Version;
 
 use super::{
-    FileBases, FileRoute, Front, LinkError, Located,
+    FileRoute, Front,
     settings::{Unsigned, YankedBy},
 };
 use crate::{
     base::{Digest, Digests},
-    simple::{CoreMetadata, File, Listing, Page, ProjectName, Yanked, filename::Distribution, listing::versions},
+    simple::{
+        CoreMetadata, File, FileBases, LinkError, Listing, Located, Page, ProjectName, Yanked, filename::Distribution,
+        listing::versions,
+    },
 };
 
 /// What signed metadata says of a file.

@@ -1,21 +1,17 @@
 //! The dialect of pip and uv: routes, file URLs, target paths, and pages put together from facts.
 
-mod bases;
 mod compose;
 mod routes;
 pub mod settings;
-mod target;
 
 use url::Url;
 
-pub use bases::{FileBases, LinkError, Located};
 pub use compose::{Composed, Counts, Fact, Lookup, Lookups, Signed};
 pub use routes::{FileRoute, Route};
 pub use settings::{Index, ListingRole, Settings, Unsigned, YankedBy};
-pub use target::{ListingPath, TargetTemplate};
 
 use super::{MountPath, mount::SettingsError};
-use crate::simple::ProjectName;
+use crate::simple::{FileBases, ProjectName, filename::Distribution};
 
 /// One mount that speaks the Simple API. Holds settings only; every method is pure.
 #[derive(Clone, Debug)]
@@ -31,7 +27,8 @@ impl Front {
             // Decisions: left out, files come from the origin of the index, never from what a page says.
             FileBases::of_origins(settings.index_url.iter().map(|index| &index.url))
         } else {
-            FileBases::new(settings.files_url.clone())?
+            FileBases::new(settings.files_url.clone())
+                .map_err(|error| SettingsError { key: "files_url", why: error.to_string() })?
         };
         Ok(Self { settings, bases })
     }
@@ -70,6 +67,20 @@ impl Front {
             true => targets.into_iter().map(|target| target + METADATA).collect(),
             false => targets,
         }
+    }
+
+    /// The project that a target belongs to: that of a signed listing where the mount has listings, else that of the
+    /// file name. `None` for targets of another kind.
+    pub fn project_of(&self, target: &str) -> Option<ProjectName> {
+        let mut segments = target.split('/');
+        if self.settings.listing_path.is_none() {
+            let distribution = Distribution::parse(segments.next_back()?).ok()?;
+            return distribution.candidates.into_iter().next().map(|candidate| candidate.project);
+        }
+        segments.find_map(|segment| {
+            let project = ProjectName::parse(segment).ok()?;
+            (self.listing_target(&project).as_deref() == Some(target)).then_some(project)
+        })
     }
 
     /// Where a requested file is upstream; `None` where the mount has no such file base.

@@ -3,11 +3,10 @@
 use serde::{Deserialize, Deserializer};
 use url::Url;
 
-use super::target::{ListingPath, TargetTemplate};
 use crate::{
     base::{ByteSize, Span},
     front::{glob::Glob, mount::MountPath, serde_forms},
-    simple::ProjectName,
+    simple::{ListingPath, ProjectName, TargetTemplate},
 };
 
 /// Settings of a `pypi` mount.

@@ -9,7 +9,7 @@ use super::{
     meta::present,
     roles::{Key, RoleKeys},
 };
-use crate::tuf::names::{KeyId, RoleName};
+use crate::tuf::names::{KeyId, RoleName, TARGET_PATH_BYTES_MAX};
 
 /// The `delegations` of a targets role: keys, and either named roles or succinct ones.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,7 +96,10 @@ fn check_named(roles: &[DelegatedRole]) -> Result<(), String> {
         if !names.insert(&role.name) {
             return Err(format!("role {} is delegated to twice", role.name));
         }
-        role.selection()?;
+        let (PathSelection::Paths(patterns) | PathSelection::HashPrefixes(patterns)) = role.selection()?;
+        if patterns.iter().any(|pattern| pattern.len() > TARGET_PATH_BYTES_MAX) {
+            return Err(format!("role {} has a path pattern of more than {TARGET_PATH_BYTES_MAX} bytes", role.name));
+        }
     }
     Ok(())
 }

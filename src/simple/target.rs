@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::simple::{FilePath, ProjectName, filename::Distribution};
+use super::{FilePath, ProjectName, filename::Distribution};
 
 /// How a file's target is called: text with `{project}`, `{filename}` and `{path}`.
 ///

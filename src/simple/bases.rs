@@ -4,10 +4,7 @@
 
 use url::{Origin, Url};
 
-use crate::{
-    front::mount::SettingsError,
-    simple::{FilePath, PathError},
-};
+use super::{FilePath, Page, PathError, ProjectName};
 
 /// The most file bases of one mount.
 const BASES_MAX: usize = 64;
@@ -23,6 +20,20 @@ pub struct Located {
     pub base: usize,
     /// The path behind it.
     pub path: FilePath,
+}
+
+/// Why some URLs cannot be file bases.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BasesError {
+    /// More than a mount may have.
+    #[error("more than {BASES_MAX} file bases")]
+    TooMany,
+    /// No slash at its end, or a query or a fragment.
+    #[error("`{0}` is not a folder")]
+    NoFolder(Url),
+    /// The same base again.
+    #[error("`{0}` stands there twice")]
+    Twice(Url),
 }
 
 /// Why a link of an upstream page has no URL of ours.
@@ -41,17 +52,16 @@ pub enum LinkError {
 
 impl FileBases {
     /// Checks bases from the configuration: folders, no two the same.
-    pub fn new(bases: Vec<Url>) -> Result<Self, SettingsError> {
-        let error = |why: String| SettingsError { key: "files_url", why };
+    pub fn new(bases: Vec<Url>) -> Result<Self, BasesError> {
         if bases.len() > BASES_MAX {
-            return Err(error(format!("more than {BASES_MAX} file bases")));
+            return Err(BasesError::TooMany);
         }
         for (at, base) in bases.iter().enumerate() {
             if !base.path().ends_with('/') || base.query().is_some() || base.fragment().is_some() {
-                return Err(error(format!("`{base}` is not a folder")));
+                return Err(BasesError::NoFolder(base.clone()));
             }
             if bases.iter().take(at).any(|before| before == base) {
-                return Err(error(format!("`{base}` stands there twice")));
+                return Err(BasesError::Twice(base.clone()));
             }
         }
         Ok(Self(bases))
@@ -65,6 +75,30 @@ impl FileBases {
             base.set_path("/");
             if !bases.contains(&base) {
                 bases.push(base);
+            }
+        }
+        Self(bases)
+    }
+
+    /// Bases under which all links of some pages lie, one for each place that files come from: for a person to confirm or
+    /// a first configuration to write down, never for a running gate.
+    pub fn suggest<'a>(pages: impl Iterator<Item = (&'a ProjectName, &'a Page)>) -> Self {
+        let mut bases: Vec<Url> = Vec::new();
+        for (project, page) in pages {
+            for link in page.files.iter().filter_map(|file| Url::parse(&file.url).ok()) {
+                let folder = stable_folder(&link, project);
+                let full = bases.len() >= BASES_MAX;
+                match bases.iter_mut().find(|base| same_place(base, &link)) {
+                    Some(base) => base.set_path(&common_folder(base.path(), &folder)),
+                    None if !full => {
+                        let mut base = link.clone();
+                        base.set_query(None);
+                        base.set_fragment(None);
+                        base.set_path(&folder);
+                        bases.push(base);
+                    }
+                    None => {}
+                }
             }
         }
         Self(bases)
@@ -113,6 +147,22 @@ impl FileBases {
     pub fn of_folder(&self, folder: &str) -> Option<usize> {
         (0..self.0.len().max(1)).find(|base| Self::folder(*base) == folder)
     }
+}
+
+/// The folder of a link, up to what differs from file to file: parts of a digest, or the project's own folder.
+fn stable_folder(link: &Url, project: &ProjectName) -> String {
+    let of_digest =
+        |segment: &str| matches!(segment.len(), 2 | 32..) && segment.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let of_project = |segment: &str| ProjectName::parse(segment).is_ok_and(|name| name == *project);
+    let segments: Vec<&str> = link.path().trim_start_matches('/').split('/').collect();
+    let folders = segments.split_last().map_or(&[][..], |(_, folders)| folders);
+    let stable = folders.iter().take_while(|segment| !of_digest(segment) && !of_project(segment));
+    stable.fold("/".to_owned(), |folder, segment| folder + segment + "/")
+}
+
+fn common_folder(one: &str, other: &str) -> String {
+    let pairs = one.split_inclusive('/').zip(other.split_inclusive('/'));
+    pairs.take_while(|(a, b)| a == b && a.ends_with('/')).map(|(a, _)| a).collect()
 }
 
 fn same_place(base: &Url, link: &Url) -> bool {
@@ -206,9 +256,29 @@ mod tests {
     }
 
     #[test]
+    fn a_suggested_base_ends_before_what_differs_from_file_to_file() {
+        let suggest = |links: &[&str]| {
+            let project: ProjectName = "demo".parse().unwrap();
+            let mut page = Page::new(&project);
+            let file = |url: &&str| crate::simple::File { url: (*url).to_owned(), ..Default::default() };
+            page.files = links.iter().map(file).collect();
+            let bases = FileBases::suggest([(&project, &page)].into_iter());
+            bases.urls().iter().map(Url::to_string).collect::<Vec<_>>()
+        };
+        let hash = "ab".repeat(30);
+        let hashed = format!("https://files.example/packages/ab/cd/{hash}/demo-1.zip#sha256=00");
+        assert_eq!(suggest(&[&hashed]), ["https://files.example/packages/"]);
+        assert_eq!(suggest(&["https://index.example/d/Demo/1.0/demo-1.0.zip"]), ["https://index.example/d/"]);
+        let two =
+            ["https://a.example/x/y/demo-1.zip", "https://a.example/x/z/demo-2.zip", "https://b.example/demo-3.zip"];
+        assert_eq!(suggest(&two), ["https://a.example/x/", "https://b.example/"]);
+        assert_eq!(suggest(&["nonsense"]), Vec::<String>::new());
+    }
+
+    #[test]
     fn a_base_twice_is_a_configuration_error() {
         let url = Url::parse("https://files.example/").unwrap();
-        assert_eq!(FileBases::new(vec![url.clone(), url]).unwrap_err().key, "files_url");
+        assert_eq!(FileBases::new(vec![url.clone(), url.clone()]), Err(BasesError::Twice(url)));
     }
 
     proptest! {

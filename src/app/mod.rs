@@ -1,0 +1,189 @@
+//! Configuration → running gate: builds bottom-up, spawns, drains.
+
+mod observe;
+mod parts;
+
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use parts::{Parts, PartsError};
+
+use crate::{
+    admin::{Admin, MountView},
+    base::{
+        Fault, SharedClock,
+        files::{self, FileError, FolderLock},
+    },
+    config::{self, Config, FrontSettings},
+    front,
+    server::{Gate, ListenError, Listener, WhyBase, ids::Ids},
+    telemetry::{Audit, audit},
+};
+
+/// How often the cache's record of full hashes is written.
+const SAVE_EVERY: Duration = Duration::from_secs(60);
+/// The file that a serving process locks in each of its folders.
+const LOCK: &str = "server.lock";
+
+/// A gate that is built and bound, and not serving yet.
+pub struct App {
+    gate: Arc<Gate>,
+    listener: Listener,
+    admin: Option<(Arc<Admin>, Listener)>,
+    parts: Arc<Parts>,
+    shutdown: CancellationToken,
+    _locks: [FolderLock; 2],
+}
+
+/// Why a gate does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// Another process serves from one of the folders.
+    #[error("another tufgate serves from {0}: stop it, or give this one folders of its own")]
+    Locked(std::path::PathBuf),
+    /// A file or folder cannot be used.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// An address cannot be used.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// Something that the configuration names cannot be used.
+    #[error(transparent)]
+    Parts(#[from] PartsError),
+}
+
+impl AppError {
+    /// Always this machine's own.
+    pub fn fault(&self) -> Fault {
+        Fault::Local
+    }
+
+    /// Whether the configuration must change before another try can succeed.
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::Parts(error) => error.is_usage(),
+            Self::Listen(ListenError::Tls { .. }) => true,
+            Self::Locked(_) | Self::File(_) | Self::Listen(ListenError::Bind { .. }) => false,
+        }
+    }
+}
+
+impl App {
+    /// Opens folders, trust, cache and listeners. Asks no upstream; when it returns, both listeners accept.
+    pub async fn start(config: Config, clock: SharedClock, shutdown: CancellationToken) -> Result<Self, AppError> {
+        let locks = [lock(&config.state.dir)?, lock(&config.cache.dir)?];
+        // Addresses first: what most often goes wrong should go wrong before anything is read or written.
+        let listener = Listener::bind(config.server.listener()).await?;
+        let admin_listener = match &config.admin {
+            Some(admin) => Some(Listener::bind(admin.listener()).await?),
+            None => None,
+        };
+        let parts = Arc::new(Parts::open(&config, Arc::clone(&clock))?);
+        let audit = Arc::new(Audit::open(&audit::Settings { file: config.audit.file.clone() })?);
+        let public_url = config.admin.as_ref().and_then(|admin| admin.public_url.clone());
+        let admin_address = admin_listener.as_ref().map(Listener::address);
+        let gate = Arc::new(Gate {
+            mounts: parts.mounts(&config)?,
+            repositories: parts.repositories().to_vec(),
+            metrics: Arc::clone(parts.metrics()),
+            audit: Arc::clone(&audit),
+            clock: Arc::clone(&clock),
+            ids: Ids::new(),
+            instance: parts.client().instance().clone(),
+            why: WhyBase::of(public_url.as_ref(), admin_address, config::is_loopback(listener.address())),
+        });
+        let admin = admin_listener.map(|listener| {
+            let for_gauges = Arc::clone(&parts);
+            let admin = Admin {
+                metrics: Arc::clone(parts.metrics()),
+                audit,
+                repositories: parts.repositories().to_vec(),
+                mounts: config.mounts.iter().map(view).collect(),
+                clock,
+                refresh_gauges: Box::new(move || for_gauges.refresh_gauges()),
+                address: listener.address(),
+                public_url,
+            };
+            (Arc::new(admin), listener)
+        });
+        Ok(Self { gate, listener, admin, parts, shutdown, _locks: locks })
+    }
+
+    /// Where installers reach the gate, with a slash at the end.
+    pub fn public_url(&self) -> String {
+        url_of(&self.listener)
+    }
+
+    /// The address that was bound.
+    pub fn address(&self) -> SocketAddr {
+        self.listener.address()
+    }
+
+    /// Where health, metrics and the status page are.
+    pub fn admin_url(&self) -> Option<String> {
+        self.admin.as_ref().map(|(_, listener)| url_of(listener))
+    }
+
+    /// Serves until the shutdown token, then drains: open requests end, the cache's record is written. The admin
+    /// listener goes last, so that probes see the drain.
+    pub async fn run(self) {
+        let Self { gate, listener, admin, parts, shutdown, _locks } = self;
+        let background = TaskTracker::new();
+        for repository in parts.repositories() {
+            background.spawn(Arc::clone(repository).run(shutdown.clone()));
+        }
+        background.spawn(save_now_and_then(Arc::clone(&parts), shutdown.clone()));
+        let admin_shutdown = CancellationToken::new();
+        let admin = admin.map(|(admin, listener)| {
+            let handler = move |request, peer| {
+                let admin = Arc::clone(&admin);
+                async move { admin.handle(&request, peer) }
+            };
+            tokio::spawn(listener.serve(handler, admin_shutdown.clone()))
+        });
+        let handler = move |request, peer| Arc::clone(&gate).handle(request, peer);
+        listener.serve(handler, shutdown).await;
+        admin_shutdown.cancel();
+        if let Some(admin) = admin {
+            let _ended = admin.await;
+        }
+        background.close();
+        background.wait().await;
+        if let Err(error) = parts.cache().save().await {
+            tracing::warn!(%error, "the record of checked files could not be written; they will be hashed again");
+        }
+    }
+}
+
+async fn save_now_and_then(parts: Arc<Parts>, shutdown: CancellationToken) {
+    while shutdown.run_until_cancelled(tokio::time::sleep(SAVE_EVERY)).await.is_some() {
+        if let Err(error) = parts.cache().save().await {
+            tracing::warn!(%error, "the record of checked files could not be written");
+        }
+    }
+}
+
+/// Makes the folder where it is missing, and takes the server's lock on it.
+fn lock(folder: &Path) -> Result<FolderLock, AppError> {
+    files::private_folder(folder)?;
+    FolderLock::try_take(folder, LOCK)?.ok_or_else(|| AppError::Locked(folder.to_owned()))
+}
+
+fn url_of(listener: &Listener) -> String {
+    format!("{}://{}/", listener.scheme(), listener.address())
+}
+
+fn view(mount: &config::MountSettings) -> MountView {
+    let listing_signed = match &mount.front {
+        FrontSettings::Pypi(settings) => settings.listing_path.is_some(),
+        FrontSettings::Tree(_) => true,
+    };
+    MountView {
+        name: mount.name.clone(),
+        path: front::MountPath::to_string(&mount.path),
+        front: mount.front.name(),
+        repository: mount.repository.clone(),
+        listing_signed,
+    }
+}

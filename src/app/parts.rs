@@ -1,0 +1,176 @@
+//! The parts of a gate below its listeners; commands that ask without serving use the same.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::observe::Observers;
+use crate::{
+    base::{SharedClock, files::FileError},
+    cache::{Cache, CacheError},
+    config::{Config, FrontSettings, MountSettings},
+    delivery::{Delivery, Release},
+    front::{SettingsError, pypi, tree},
+    index::{HintSettings, Hints},
+    server::{Mount, MountFront, Obtain, PypiMount, TreeMount},
+    telemetry::Metrics,
+    trust::Trust,
+    updater::{Repository, UpdaterError},
+    upstream::{Client, Environment, Origins, UpstreamError},
+};
+
+/// Trust, cache, delivery and the client, wired.
+pub struct Parts {
+    metrics: Arc<Metrics>,
+    clock: SharedClock,
+    client: Client,
+    cache: Cache,
+    delivery: Delivery,
+    repositories: Vec<Arc<Repository>>,
+}
+
+/// A part cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum PartsError {
+    /// The metrics clash: a defect.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// `[upstream]` names something that cannot be used.
+    #[error("upstream: {0}")]
+    Upstream(#[from] UpstreamError),
+    /// The cache folder cannot be used.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// A repository's anchor or state cannot be used.
+    #[error(transparent)]
+    Repository(#[from] UpdaterError),
+    /// The folder for hints cannot be used.
+    #[error(transparent)]
+    Hints(#[from] FileError),
+    /// A mount's settings do not go together.
+    #[error("mount: {0}")]
+    Mount(#[from] SettingsError),
+}
+
+impl PartsError {
+    /// Whether the configuration must change before another try can succeed.
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::Upstream(_) | Self::Mount(_) => true,
+            // The anchor is the operator's own: one that is no root, or not signed by itself, was configured.
+            Self::Repository(error) => matches!(error, UpdaterError::Setting { .. } | UpdaterError::Tuf { .. }),
+            Self::Metrics(_) | Self::Cache(_) | Self::Hints(_) => false,
+        }
+    }
+}
+
+impl Parts {
+    /// Opens everything below the listeners. Reads anchors and state; asks no network.
+    pub fn open(config: &Config, clock: SharedClock) -> Result<Self, PartsError> {
+        let metrics = Arc::new(Metrics::new()?);
+        config.mounts.iter().for_each(|mount| metrics.announce_mount(&mount.name));
+        config.repositories.iter().for_each(|repository| metrics.announce_repository(&repository.name));
+        let repository_of: HashMap<String, String> =
+            config.mounts.iter().map(|mount| (mount.name.clone(), mount.repository.clone())).collect();
+        let observers = Observers::new(Arc::clone(&metrics), Arc::clone(&clock), repository_of);
+        let client = Client::with_observer(&config.upstream, &Environment::of_process(), Some(observers.clone()))?;
+        let cache = Cache::open(&config.cache, &config.state.dir, observers.clone())?;
+        let source = Arc::new(client.clone());
+        let delivery = Delivery::new(cache.clone(), source, config.delivery.clone(), observers.clone());
+        let repositories = config
+            .repositories
+            .iter()
+            .map(|settings| {
+                let settings = settings.clone();
+                let client = client.clone();
+                Repository::open(settings, &config.state.dir, client, Arc::clone(&clock), observers.clone())
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self { metrics, clock, client, cache, delivery, repositories })
+    }
+
+    /// The mounts of the configuration, in its order.
+    pub fn mounts(&self, config: &Config) -> Result<Vec<Mount>, PartsError> {
+        config.mounts.iter().filter_map(|mount| self.mount(config, mount).transpose()).collect()
+    }
+
+    /// `None` cannot be: the configuration was checked to name known repositories only.
+    fn mount(&self, config: &Config, settings: &MountSettings) -> Result<Option<Mount>, PartsError> {
+        let found = self.repositories.iter().find(|repository| repository.name() == settings.repository);
+        let Some(repository) = found else { return Ok(None) };
+        let trust = Trust::new(Arc::clone(repository));
+        let obtain = |bases: &[url::Url], early_by_default: bool| {
+            let mut allowed = Origins::of(bases);
+            repository.settings().targets_url.iter().for_each(|url| allowed.add(url));
+            let early = match settings.release {
+                Some(release) => release == Release::Early,
+                None => early_by_default && config.delivery.release == Release::Early,
+            };
+            Obtain {
+                mount: settings.name.as_str().into(),
+                trust: trust.clone(),
+                delivery: self.delivery.clone(),
+                allowed,
+                early,
+            }
+        };
+        let front = match &settings.front {
+            FrontSettings::Pypi(own) => {
+                let front = pypi::Front::new((**own).clone())?;
+                let hints =
+                    HintSettings { fresh: own.index_fresh, limit: own.index_size_max, ..HintSettings::default() };
+                let folder = config.cache.dir.join("hints").join(&settings.name);
+                let hints = Hints::open(self.client.clone(), Arc::clone(&self.clock), hints, Some(&folder))?;
+                let obtain = obtain(front.bases().urls(), true);
+                let (metrics, clock) = (Arc::clone(&self.metrics), Arc::clone(&self.clock));
+                MountFront::Pypi(Box::new(PypiMount::new(front, obtain, hints, metrics, clock)))
+            }
+            FrontSettings::Tree(own) => {
+                let front = tree::Front::new((**own).clone())?;
+                // Clients of trees act on beginnings, so nothing leaves early unless the mount says so (decision 16).
+                let obtain = obtain(&own.files_url, false);
+                MountFront::Tree(Box::new(TreeMount::new(front, obtain)))
+            }
+        };
+        Ok(Some(Mount { name: settings.name.clone(), front }))
+    }
+
+    /// The metrics.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// The client of all upstreams.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The cache.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// From authorised targets to verified bytes.
+    pub fn delivery(&self) -> &Delivery {
+        &self.delivery
+    }
+
+    /// All repositories.
+    pub fn repositories(&self) -> &[Arc<Repository>] {
+        &self.repositories
+    }
+
+    /// Sets the gauges that are read rather than counted.
+    pub fn refresh_gauges(&self) {
+        let usage = self.cache.usage();
+        self.metrics.cache_size(usage.bytes, usage.capacity);
+        for repository in &self.repositories {
+            let status = repository.status();
+            self.metrics.trusted(&status.name, status.trusted);
+            if let Some(at) = status.last_success {
+                self.metrics.last_success(&status.name, at);
+            }
+            for role in &status.roles {
+                self.metrics.role(&status.name, role.role.as_str(), role.version.get(), role.expires);
+            }
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! A body that begins before its bytes are verified, and ends only if they are.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{
+    future::BoxFuture,
+    stream::{self, Stream},
+};
+
+use super::{
+    error::DeliveryError,
+    flight::{Flight, Progress},
+};
+use crate::base::Hasher;
+
+/// Asks trust once more whether the target may be served; an error says why not.
+pub type Reauthorise = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+/// Bytes handed out at once.
+const CHUNK: usize = 128 << 10;
+
+/// The whole target, from its first byte, while it is still being fetched. The last bytes are held back until length
+/// and digests match and trust has been asked again (design.md, "Release policy").
+///
+/// An error means that the connection must be reset: the body must never end as if it were complete. The error stays.
+pub struct EarlyBody {
+    flight: Arc<Flight>,
+    attempt: u64,
+    sent: u64,
+    held_back: u64,
+    /// What was handed out is hashed again here: what came from upstream and what lies in the growing file may differ.
+    hasher: Option<Hasher>,
+    reauthorise: Option<Reauthorise>,
+    failed: Option<DeliveryError>,
+}
+
+impl EarlyBody {
+    pub(super) fn new(flight: Arc<Flight>, attempt: u64, held_back: u64, reauthorise: Option<Reauthorise>) -> Self {
+        flight.release_early();
+        let hasher = Some(flight.expected.digests.hasher());
+        Self { flight, attempt, sent: 0, held_back, hasher, reauthorise, failed: None }
+    }
+
+    /// The signed length in bytes: what `Content-Length` says.
+    pub fn length(&self) -> u64 {
+        self.flight.expected.length
+    }
+
+    /// The next bytes; `None` only after all were handed out and found good.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, DeliveryError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        let next = self.next().await;
+        if let Err(error) = &next {
+            self.failed = Some(error.clone());
+        }
+        next
+    }
+
+    /// The same as a stream; it is over after an error.
+    pub fn into_stream(self) -> impl Stream<Item = Result<Bytes, DeliveryError>> + Send + 'static {
+        stream::try_unfold(self, |mut body| async move { Ok(body.chunk().await?.map(|bytes| (bytes, body))) })
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, DeliveryError> {
+        if self.sent >= self.length() {
+            return Ok(None);
+        }
+        let free = self.length().saturating_sub(self.held_back);
+        if self.sent >= free {
+            return self.tail().await.map(Some);
+        }
+        let progress = self.more_than(self.sent).await?;
+        let until = progress.written.min(free);
+        let most = usize::try_from(until.saturating_sub(self.sent)).unwrap_or(CHUNK).min(CHUNK);
+        let bytes = progress.growing.read(self.sent, most).await;
+        let bytes = bytes.map_err(|error| self.unreadable(&error.to_string()))?;
+        if bytes.is_empty() {
+            return Err(self.unreadable("it is shorter than what was written"));
+        }
+        self.count(&bytes);
+        Ok(Some(bytes))
+    }
+
+    /// The held-back end: the whole is verified, trust is asked again, and what was handed out is what was verified.
+    async fn tail(&mut self) -> Result<Bytes, DeliveryError> {
+        let blob = self.flight.outcome().await?;
+        if let Some(reauthorise) = &self.reauthorise {
+            let target = Arc::clone(&self.flight.target);
+            reauthorise().await.map_err(|why| DeliveryError::Revoked { target, why })?;
+        }
+        let mut tail = Vec::new();
+        while self.sent + (tail.len() as u64) < self.length() {
+            let offset = self.sent + tail.len() as u64;
+            let bytes = blob.read(offset, CHUNK).await.map_err(|error| self.unreadable(&error.to_string()))?;
+            tail.extend_from_slice(&bytes);
+        }
+        let tail = Bytes::from(tail);
+        self.count(&tail);
+        let hasher = self.hasher.take().unwrap_or_default();
+        if hasher.finish_matching(&self.flight.expected.digests).is_err() {
+            return Err(self.unreadable("it changed while it was written"));
+        }
+        Ok(tail)
+    }
+
+    /// Waits until bytes behind `offset` are written by the attempt that this body was begun with, or the fetch fails.
+    async fn more_than(&self, offset: u64) -> Result<Progress, DeliveryError> {
+        if let Some(Err(error)) = self.flight.outcome_now() {
+            return Err(error);
+        }
+        let attempt = self.attempt;
+        let progressed = self.flight.progressed(|now| now.attempt != attempt || now.written > offset);
+        let progress = tokio::select! {
+            progress = progressed => progress,
+            outcome = self.failure() => return Err(outcome),
+        };
+        // The sender is gone: the fetch is over, and what it wrote last counts.
+        let Some(progress) = progress.or_else(|| self.flight.progress()) else {
+            return Err(self.unreadable("nothing of it was written"));
+        };
+        if progress.attempt != attempt {
+            return Err(DeliveryError::BeganAnew { target: Arc::clone(&self.flight.target) });
+        }
+        if progress.written <= offset {
+            self.flight.outcome().await?;
+        }
+        Ok(progress)
+    }
+
+    /// Waits for the fetch to fail; for ever when it does not.
+    async fn failure(&self) -> DeliveryError {
+        match self.flight.outcome().await {
+            Err(error) => error,
+            Ok(_) => std::future::pending().await,
+        }
+    }
+
+    fn count(&mut self, bytes: &Bytes) {
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(bytes);
+        }
+        self.sent += bytes.len() as u64;
+    }
+
+    fn unreadable(&self, why: &str) -> DeliveryError {
+        DeliveryError::ReadBack { target: Arc::clone(&self.flight.target), why: why.to_owned() }
+    }
+}
+
+impl std::fmt::Debug for EarlyBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EarlyBody")
+            .field("target", &self.flight.target)
+            .field("sent", &self.sent)
+            .finish_non_exhaustive()
+    }
+}

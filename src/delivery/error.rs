@@ -1,0 +1,198 @@
+//! Why a target could not be delivered. Cheap to clone: everybody who waited for one fetch gets the same.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    base::{Digest, Fault},
+    cache::{CacheError, IngestError},
+    upstream::{ShownUrl, UpstreamError},
+};
+
+/// Why there are no verified bytes.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum DeliveryError {
+    /// The upstream's file declares, or cleanly ends at, another length than the signed one, or goes on beyond it.
+    #[error("{target} has {actual} bytes upstream where {expected} are signed")]
+    Length {
+        /// The target.
+        target: Arc<str>,
+        /// Where it came from.
+        source_url: ShownUrl,
+        /// The signed length in bytes.
+        expected: u64,
+        /// Declared or received; for an endless body the count at which it was cut.
+        actual: u64,
+    },
+    /// The upstream's file has another digest than the signed one.
+    #[error("{target} has {actual} where {expected} is signed")]
+    Hash {
+        /// The target.
+        target: Arc<str>,
+        /// Where it came from.
+        source_url: ShownUrl,
+        /// The signed digest.
+        expected: Digest,
+        /// What the bytes have.
+        actual: Digest,
+    },
+    /// A gate further up the chain refused.
+    #[error("{target}: {error}")]
+    RefusedUpstream {
+        /// The target.
+        target: Arc<str>,
+        /// The other gate's reason.
+        error: Arc<UpstreamError>,
+    },
+    /// Trust changed while the bytes flowed: asked again before the held-back end, it said no.
+    #[error("{target} is no longer authorised: {why}")]
+    Revoked {
+        /// The target.
+        target: Arc<str>,
+        /// What trust says now.
+        why: String,
+    },
+    /// Signed metadata lists the target, and no upstream has it.
+    #[error("{target} is signed but absent upstream")]
+    Absent {
+        /// The target.
+        target: Arc<str>,
+        /// Where it was looked for last.
+        source_url: ShownUrl,
+    },
+    /// No upstream could be reached, or all broke off.
+    #[error("{target} cannot be fetched: {error}")]
+    Upstream {
+        /// The target.
+        target: Arc<str>,
+        /// What the last one that was tried said.
+        error: Arc<UpstreamError>,
+    },
+    /// A fetch gave nothing for too long, or took too long as a whole, and was ended.
+    #[error("{target} cannot be fetched: nothing came of it within {after:?}")]
+    Stalled {
+        /// The target.
+        target: Arc<str>,
+        /// The time that was given.
+        after: Duration,
+    },
+    /// A body that was begun cannot be finished from the same bytes: the fetch had to begin anew.
+    #[error("{target}: the upstream's transfer began anew")]
+    BeganAnew {
+        /// The target.
+        target: Arc<str>,
+    },
+    /// The fetch goes on and is not done: ask again.
+    #[error("{target} is still being fetched and verified: {received} of {length} bytes")]
+    StillFetching {
+        /// The target.
+        target: Arc<str>,
+        /// Bytes received so far.
+        received: u64,
+        /// The signed length in bytes.
+        length: u64,
+        /// When to ask again.
+        retry_after: Duration,
+    },
+    /// There is nowhere to fetch it from.
+    #[error("{target} is not cached and no upstream is configured for it")]
+    NoSource {
+        /// The target.
+        target: Arc<str>,
+    },
+    /// The cache failed and so did the way around it.
+    #[error("{target} cannot be stored or held: {error}")]
+    Cache {
+        /// The target.
+        target: Arc<str>,
+        /// What failed.
+        error: Arc<CacheError>,
+    },
+    /// Bytes that were written cannot be read back as they were.
+    #[error("{target} cannot be read back from the cache: {why}")]
+    ReadBack {
+        /// The target.
+        target: Arc<str>,
+        /// What failed.
+        why: String,
+    },
+    /// The fetch ended without an answer: a fault of this program.
+    #[error("the fetch of {target} ended without an answer")]
+    Ended {
+        /// The target.
+        target: Arc<str>,
+    },
+}
+
+impl DeliveryError {
+    /// Whose fault it is.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Length { .. } | Self::Hash { .. } | Self::RefusedUpstream { .. } | Self::Revoked { .. } => {
+                Fault::Refused
+            }
+            Self::Absent { .. }
+            | Self::Upstream { .. }
+            | Self::Stalled { .. }
+            | Self::BeganAnew { .. }
+            | Self::StillFetching { .. } => Fault::Unavailable,
+            Self::NoSource { .. } | Self::Cache { .. } | Self::ReadBack { .. } | Self::Ended { .. } => Fault::Local,
+        }
+    }
+
+    /// A short constant name, for metrics and audit.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Length { .. } => "length",
+            Self::Hash { .. } => "hash",
+            Self::RefusedUpstream { .. } => "refused_upstream",
+            Self::Revoked { .. } => "revoked",
+            Self::Absent { .. } => "absent_upstream",
+            Self::Upstream { error, .. } => error.reason(),
+            Self::Stalled { .. } => "stalled",
+            Self::BeganAnew { .. } => "began_anew",
+            Self::StillFetching { .. } => "still_fetching",
+            Self::NoSource { .. } => "no_source",
+            Self::Cache { error, .. } => error.label(),
+            Self::ReadBack { .. } => "read_back",
+            Self::Ended { .. } => "ended",
+        }
+    }
+
+    /// When the same request may succeed; for `Retry-After`.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::StillFetching { retry_after, .. } => Some(*retry_after),
+            Self::Upstream { error, .. } => match error.as_ref() {
+                UpstreamError::Status { retry_after, .. } => *retry_after,
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// What an upstream's error means for a target that signed metadata lists.
+    pub(super) fn of_upstream(target: &Arc<str>, error: UpstreamError) -> Self {
+        let target = Arc::clone(target);
+        match error {
+            UpstreamError::NotFound { url, .. } => Self::Absent { target, source_url: url },
+            UpstreamError::WrongLength { url, expected, actual } => {
+                Self::Length { target, source_url: url, expected, actual }
+            }
+            error if error.fault() == Fault::Refused => Self::RefusedUpstream { target, error: Arc::new(error) },
+            error => Self::Upstream { target, error: Arc::new(error) },
+        }
+    }
+
+    /// What a failed fill means; `received` is what had come when it failed.
+    pub(super) fn of_ingest(target: &Arc<str>, source_url: ShownUrl, received: u64, error: IngestError) -> Self {
+        let target = Arc::clone(target);
+        match error {
+            IngestError::TooLong { expected } => Self::Length { target, source_url, expected, actual: received },
+            IngestError::TooShort { expected, actual } => Self::Length { target, source_url, expected, actual },
+            IngestError::Mismatch(mismatch) => {
+                Self::Hash { target, source_url, expected: mismatch.expected, actual: mismatch.actual }
+            }
+            IngestError::Io(error) => Self::Cache { target, error: Arc::new(error) },
+        }
+    }
+}

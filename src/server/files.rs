@@ -1,0 +1,219 @@
+//! A file on its way out: obtained, and put as a 200, 206, 304 or 416.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{FutureExt as _, TryStreamExt as _};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
+use url::Url;
+
+use super::{
+    answer::{Answer, Context, Decision, Denial},
+    blobs,
+    body::{self, Body, BodyError},
+    problem::Level,
+};
+use crate::{
+    delivery::{self, Delivered, Delivery, DeliveryError, Lookup, Want},
+    front::conditional::{self, Part},
+    telemetry::metrics::Source,
+    trust::Trust,
+    tuf::TargetInfo,
+    upstream::Origins,
+};
+
+/// The bytes behind an ETag never change, so that a client need never ask again.
+const IMMUTABLE: HeaderValue = HeaderValue::from_static("max-age=31536000, immutable");
+/// A beginning that was released early must not be kept by anybody as if it were known to be good.
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// Obtains targets for one mount.
+#[derive(Clone)]
+pub struct Obtain {
+    /// The mount's name.
+    pub mount: Arc<str>,
+    /// Who must sign.
+    pub trust: Trust,
+    /// Where verified bytes come from.
+    pub delivery: Delivery,
+    /// Where redirects of file fetches may lead.
+    pub allowed: Origins,
+    /// Whether large files may begin to leave before their end is verified.
+    pub early: bool,
+}
+
+/// What the client asked of a file, beside its name.
+pub(super) struct FileAsk<'a> {
+    pub(super) context: &'a Context,
+    pub(super) headers: &'a HeaderMap,
+    pub(super) head: bool,
+    pub(super) level: Level,
+    pub(super) route: &'static str,
+    pub(super) content_type: &'static str,
+    /// The file's name, as it stands in refusals.
+    pub(super) subject: &'a str,
+    /// Whether it may begin to leave early: only what is a target of its own can be authorised again at its end.
+    pub(super) early: bool,
+}
+
+impl Obtain {
+    /// Where the repository itself keeps the target (§5.7.3), if it keeps targets.
+    pub fn own_sources(&self, info: &TargetInfo) -> Vec<Url> {
+        let repository = self.trust.repository();
+        let set = repository.current().ok();
+        set.and_then(|set| repository.target_url(&set, info).ok()).into_iter().collect()
+    }
+
+    /// A small target whole, in memory.
+    pub(super) async fn whole(&self, info: &TargetInfo, sources: Vec<Url>) -> Result<Bytes, DeliveryError> {
+        let request = delivery::Request::of(&self.mount, info, sources, self.allowed.clone());
+        let delivered =
+            self.delivery.obtain(&request, Want { range: delivery::Range::Other, ..Want::default() }).await?;
+        match delivered.body {
+            delivery::Body::Verified(blob) => blob
+                .read_all()
+                .await
+                .map_err(|error| DeliveryError::ReadBack { target: info.path.as_str().into(), why: error.to_string() }),
+            delivery::Body::Early(_) => Err(DeliveryError::Ended { target: info.path.as_str().into() }),
+        }
+    }
+
+    /// Answers with an authorised target.
+    pub(super) async fn answer(&self, ask: &FileAsk<'_>, info: TargetInfo, sources: Vec<Url>) -> Answer {
+        let etag = format!("\"{}\"", info.digests.primary().to_hex());
+        if let Some(tags) = text(ask.headers, header::IF_NONE_MATCH)
+            && conditional::if_none_match(tags, &etag)
+        {
+            let mut response = Response::new(body::empty());
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            describe(response.headers_mut(), &etag, ask.content_type);
+            let decision = Some(Decision::allowed(&info));
+            return Answer { response, route: ask.route, source: Source::Cache, decision };
+        }
+        let part = part(ask.headers, &etag, info.length);
+        let want = Want {
+            range: wanted(part, ask.head),
+            early: self.early && ask.early,
+            reauthorise: Some(self.reauthorise(&info)),
+        };
+        let mut request = delivery::Request::of(&self.mount, &info, sources, self.allowed.clone());
+        request.via = text(ask.headers, header::VIA).map(str::to_owned);
+        match self.delivery.obtain(&request, want).await {
+            Ok(delivered) => put(ask, &info, delivered, part, &etag),
+            Err(error) => {
+                let denial = Denial {
+                    level: ask.level,
+                    fault: error.fault(),
+                    reason: error.reason(),
+                    subject: ask.subject.to_owned(),
+                    sentence: error.to_string(),
+                    signed: Some(Box::new(info)),
+                };
+                let mut answer = denial.answer(ask.context, ask.route);
+                let wait = error.retry_after().map(|wait| HeaderValue::from(wait.as_secs().max(1)));
+                if let Some(wait) = wait.filter(|_| answer.response.status().is_server_error()) {
+                    answer.response.headers_mut().insert(header::RETRY_AFTER, wait);
+                }
+                answer
+            }
+        }
+    }
+
+    /// Asked again before the end of an early release (decision 15): the same bytes must still be signed.
+    fn reauthorise(&self, info: &TargetInfo) -> delivery::Reauthorise {
+        let (trust, info) = (self.trust.clone(), info.clone());
+        Arc::new(move || {
+            let (trust, info) = (trust.clone(), info.clone());
+            async move {
+                match trust.look_up(&info.path).await {
+                    Ok(Some(now)) if now.length == info.length && now.digests == info.digests => Ok(()),
+                    Ok(Some(_)) => Err("other bytes are signed now".to_owned()),
+                    Ok(None) => Err("it is no longer signed".to_owned()),
+                    Err(error) => Err(error.to_string()),
+                }
+            }
+            .boxed()
+        })
+    }
+}
+
+fn put(ask: &FileAsk<'_>, info: &TargetInfo, delivered: Delivered, part: Part, etag: &str) -> Answer {
+    let (status, source) = match delivered.lookup {
+        Lookup::Hit => ("tufgate; hit", Source::Cache),
+        Lookup::Collapsed => ("tufgate; fwd=miss; collapsed", Source::Upstream),
+        Lookup::Miss | Lookup::Corrupt | Lookup::Error => ("tufgate; fwd=miss", Source::Upstream),
+    };
+    let mut response = match delivered.body {
+        delivery::Body::Verified(blob) => put_verified(ask, info.length, blob, part, etag),
+        delivery::Body::Early(early) => put_early(ask, info.length, early),
+    };
+    response.headers_mut().insert(CACHE_STATUS, HeaderValue::from_static(status));
+    Answer { response, route: ask.route, source, decision: Some(Decision::allowed(info)) }
+}
+
+fn put_verified(ask: &FileAsk<'_>, length: u64, blob: crate::cache::Blob, part: Part, etag: &str) -> Response<Body> {
+    let (status, range, content_range) = match part {
+        Part::Whole => (StatusCode::OK, 0..length, None),
+        Part::Range { first, last, .. } => {
+            (StatusCode::PARTIAL_CONTENT, first..last + 1, Some(format!("bytes {first}-{last}/{length}")))
+        }
+        Part::Unsatisfiable => (StatusCode::RANGE_NOT_SATISFIABLE, 0..0, Some(format!("bytes */{length}"))),
+    };
+    let sent = range.end - range.start;
+    let mut response = Response::new(if ask.head { body::empty() } else { blobs::of_blob(blob, range) });
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    describe(headers, etag, ask.content_type);
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(sent));
+    if let Some(range) = content_range.and_then(|range| HeaderValue::try_from(range).ok()) {
+        headers.insert(header::CONTENT_RANGE, range);
+    }
+    response
+}
+
+/// The whole, its end held back until it is verified. Its ETag is its own: a later resume with it never matches, so
+/// that no beginning that was never verified is completed by a verified end (decision 17).
+fn put_early(ask: &FileAsk<'_>, length: u64, early: delivery::EarlyBody) -> Response<Body> {
+    let frames = early.into_stream().map_ok(Frame::data).map_err(|error| -> BodyError { Box::new(error) });
+    let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
+    let headers = response.headers_mut();
+    describe(headers, &format!("\"early-{}\"", ask.context.id), ask.content_type);
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    headers.insert(header::CACHE_CONTROL, NO_STORE);
+    response
+}
+
+fn describe(headers: &mut HeaderMap, etag: &str, content_type: &'static str) {
+    if let Ok(etag) = HeaderValue::from_str(etag) {
+        headers.insert(header::ETAG, etag);
+    }
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(header::CACHE_CONTROL, IMMUTABLE);
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+}
+
+/// The part that is asked for; a range counts only under an `If-Range` that still holds.
+fn part(headers: &HeaderMap, etag: &str, length: u64) -> Part {
+    if !conditional::if_range(text(headers, header::IF_RANGE), etag, None) {
+        return Part::Whole;
+    }
+    conditional::range(text(headers, header::RANGE), length)
+}
+
+fn wanted(part: Part, head: bool) -> delivery::Range {
+    match part {
+        _ if head => delivery::Range::Other,
+        Part::Whole => delivery::Range::Whole,
+        Part::Range { first, open: true, .. } => delivery::Range::From(first),
+        Part::Range { .. } | Part::Unsatisfiable => delivery::Range::Other,
+    }
+}
+
+/// A header as text; absent where it is not visible ASCII.
+pub(super) fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok()
+}

@@ -1,0 +1,91 @@
+//! Signed listings: the target that makes a project's page independent of any index (decision 1).
+
+use std::sync::Arc;
+
+use moka::sync::Cache;
+
+use super::{answer::Denial, files::Obtain, problem::Level};
+use crate::{
+    base::{Digest, Digests, Fault},
+    simple::{Listing, ListingError, ProjectName},
+    tuf::{TargetInfo, TargetPath},
+};
+
+/// The largest signed listing, in bytes.
+const LISTING_MAX: u64 = 32 << 20;
+/// Memory for parsed listings of one mount, estimated in bytes.
+const MEMORY_MAX: u64 = 32 << 20;
+/// What one file of a listing takes in memory, roughly.
+const FILE_WEIGHT: u32 = 512;
+
+/// The signed listings of one mount, parsed once for each digest: signed bytes never change their meaning.
+pub(super) struct Listings(Cache<Digest, Arc<Listing>>);
+
+/// A listing and the target that it is.
+#[derive(Clone, Debug)]
+pub(super) struct SignedListing {
+    pub(super) listing: Arc<Listing>,
+    pub(super) info: TargetInfo,
+}
+
+impl Listings {
+    pub(super) fn new() -> Self {
+        let weigh = |_: &Digest, listing: &Arc<Listing>| {
+            let files = u32::try_from(listing.files().len()).unwrap_or(u32::MAX);
+            files.saturating_add(1).saturating_mul(FILE_WEIGHT)
+        };
+        Self(Cache::builder().max_capacity(MEMORY_MAX).weigher(weigh).build())
+    }
+
+    /// The project's listing under `path`; `None` where authentic metadata lists none. It is a target like any other:
+    /// fetched, verified, cached.
+    pub(super) async fn get(
+        &self,
+        obtain: &Obtain,
+        project: &ProjectName,
+        path: &TargetPath,
+    ) -> Result<Option<SignedListing>, Denial> {
+        let denied = |fault, reason, sentence: String| Denial {
+            level: Level::Page,
+            fault,
+            reason,
+            subject: path.to_string(),
+            sentence,
+            signed: None,
+        };
+        let info = obtain.trust.look_up(path).await;
+        let info = info.map_err(|error| denied(error.fault(), error.reason(), error.to_string()))?;
+        let Some(info) = info else { return Ok(None) };
+        let digest = info.digests.primary().clone();
+        if let Some(listing) = self.0.get(&digest) {
+            return Ok(Some(SignedListing { listing, info }));
+        }
+        if info.length > LISTING_MAX {
+            return Err(denied(Fault::Refused, "too_large", format!("signed listing has {} bytes", info.length)));
+        }
+        let bytes = obtain.whole(&info, obtain.own_sources(&info)).await;
+        let bytes = bytes.map_err(|error| denied(error.fault(), error.reason(), error.to_string()))?;
+        let unreadable = |error: ListingError| denied(error.fault(), "metadata", error.to_string());
+        let listing = Arc::new(Listing::parse(&bytes, project).map_err(unreadable)?);
+        self.0.insert(digest, Arc::clone(&listing));
+        Ok(Some(SignedListing { listing, info }))
+    }
+}
+
+impl SignedListing {
+    /// What the listing signs of a file: `listing = "authorises"`.
+    pub(super) fn authorise_file(&self, filename: &str, path: &TargetPath) -> Option<TargetInfo> {
+        let file = self.listing.file(filename)?;
+        Some(self.info_of(path, file.size, file.digests.clone()))
+    }
+
+    /// What the listing signs of a file's metadata (decision 3).
+    pub(super) fn authorise_metadata(&self, filename: &str, path: &TargetPath) -> Option<TargetInfo> {
+        let metadata = self.listing.file(filename)?.core_metadata.as_ref()?;
+        Some(self.info_of(path, metadata.size?, Digests::new([metadata.sha256.clone()])?))
+    }
+
+    fn info_of(&self, path: &TargetPath, length: u64, digests: Digests) -> TargetInfo {
+        TargetInfo { path: path.clone(), length, digests, custom: None, chain: self.info.chain.clone() }
+    }
+}

@@ -1,0 +1,78 @@
+//! Requests to a `tree` mount: any file tree, each file a target.
+
+use http::StatusCode;
+
+use super::{
+    answer::{Answer, Denial, bad_request, malformed},
+    files::{FileAsk, Obtain},
+    gate::Asked,
+    problem::Level,
+};
+use crate::{
+    base::Fault,
+    front::{MountPath, tree},
+    trust::TrustError,
+    tuf::TargetPath,
+};
+
+/// A mount with the front `tree`.
+pub struct TreeMount {
+    front: tree::Front,
+    obtain: Obtain,
+}
+
+impl TreeMount {
+    /// Joins the dialect and the way to verified bytes.
+    pub fn new(front: tree::Front, obtain: Obtain) -> Self {
+        Self { front, obtain }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &MountPath {
+        self.front.path()
+    }
+
+    pub(super) async fn answer(&self, asked: &Asked<'_>) -> Answer {
+        let route = match self.front.route(asked.method, asked.path) {
+            Ok(route) => route,
+            Err(error) => return malformed(&error),
+        };
+        let Ok(path) = TargetPath::new(&route.target) else {
+            return bad_request(StatusCode::BAD_REQUEST, "no target can have this name");
+        };
+        let filename = route.path.filename();
+        let denied = |error: &TrustError| Denial {
+            level: Level::Tree,
+            // What clients probe for is simply not there, once it is known that nobody signed it.
+            fault: if route.absent && matches!(error, TrustError::Unsigned { .. }) {
+                Fault::NotFound
+            } else {
+                error.fault()
+            },
+            reason: error.reason(),
+            subject: filename.to_string(),
+            sentence: error.to_string(),
+            signed: None,
+        };
+        match self.obtain.trust.authorise(&filename, &[path]).await {
+            Err(error) => denied(&error).answer(asked.context, "tree"),
+            Ok(info) => {
+                let mut sources = self.front.upstream_urls(&route.path);
+                if sources.is_empty() {
+                    sources = self.obtain.own_sources(&info);
+                }
+                let ask = FileAsk {
+                    context: asked.context,
+                    headers: asked.headers,
+                    head: asked.is_head(),
+                    level: Level::Tree,
+                    route: "tree",
+                    content_type: "application/octet-stream",
+                    subject: &filename,
+                    early: true,
+                };
+                self.obtain.answer(&ask, info, sources).await
+            }
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Fakes that tests of several layers share. Never in the shipped binary.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a fake that cannot do its part is a failed test"
+)]
+
+pub mod repository;
