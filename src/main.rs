@@ -1,3 +1,7 @@
 //! The `tufgate` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tufgate::cli::main()
+}

@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn ages_read_as_a_person_says_them() {
         let now = Timestamp::from_second(1_000_000).unwrap();
-        let at = |seconds| ago(Timestamp::from_second(1_000_000 + seconds).unwrap(), now);
+        let at = |seconds: i64| ago(Timestamp::from_second(1_000_000_i64 + seconds).unwrap(), now);
         assert_eq!(at(86_400 * 3 + 3_600 * 4 + 5), "in 3d 4h");
         assert_eq!(at(-125), "2m 5s ago");
         assert_eq!(at(0), "in 0s");

@@ -24,7 +24,7 @@ use crate::{
 /// How often the cache's record of full hashes is written.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
 /// The file that a serving process locks in each of its folders.
-const LOCK: &str = "server.lock";
+pub const LOCK: &str = "server.lock";
 
 /// A gate that is built and bound, and not serving yet.
 pub struct App {

@@ -153,7 +153,8 @@ pub async fn approve(request: &ApproveRequest, progress: &dyn Progress) -> Resul
     })
 }
 
-fn read_lock(path: &std::path::Path) -> Result<Lock, ApproveError> {
+/// Reads a lock file and what it includes.
+pub fn read_lock(path: &std::path::Path) -> Result<Lock, ApproveError> {
     let limits = Limits::default();
     let bytes = files::read_named(path, limits.file_max).map_err(ApproveError::LockFile)?;
     let mut include = |from: &str, included: &str| {

@@ -5,10 +5,9 @@ use std::{io::IsTerminal as _, path::PathBuf};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{Exit, Failure, block_on, print_json, print_line};
+use super::{Exit, Failure, block_on, print_json, print_line, serve::stop_on_signals};
 use crate::{
     approve::{self, ApproveError, ApproveReport, ApproveRequest, Progress, pip_config::Pip},
     base::{Span, SystemClock},
@@ -329,7 +328,7 @@ impl Progress for Bars {
     }
 }
 
-fn print_left_out(report: &ApproveReport) {
+pub(super) fn print_left_out(report: &ApproveReport) {
     for left_out in &report.left_out {
         eprintln!("tufgate: left out: {left_out}");
     }
@@ -411,19 +410,6 @@ fn print_status(status: &RepositoryStatus) -> Result<(), Failure> {
     }
     print_line("staged:")?;
     print_change(&status.staged)
-}
-
-/// SIGTERM and SIGINT end the process in good order.
-fn stop_on_signals(shutdown: &CancellationToken) -> Result<(), Failure> {
-    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
-        let mut signals = signal(kind).map_err(|error| Failure::failed(format!("cannot wait for signals: {error}")))?;
-        let shutdown = shutdown.clone();
-        tokio::spawn(async move {
-            signals.recv().await;
-            shutdown.cancel();
-        });
-    }
-    Ok(())
 }
 
 /// A parent that ends, however it ends, closes the pipe. On a thread of its own: a read of standard input cannot be

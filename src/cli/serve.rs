@@ -39,15 +39,25 @@ impl Serve {
 }
 
 /// Serves until a signal or until `shutdown`.
-pub(super) async fn serve(config: Config, shutdown: CancellationToken) -> Result<Exit, Failure> {
+async fn serve(config: Config, shutdown: CancellationToken) -> Result<Exit, Failure> {
+    serve_with(config, shutdown, |_| ()).await
+}
+
+/// Like [`serve`]; `started` is told once both listeners accept.
+pub(super) async fn serve_with(
+    config: Config,
+    shutdown: CancellationToken,
+    started: impl FnOnce(&App),
+) -> Result<Exit, Failure> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
     stop_on_signals(&shutdown)?;
-    let app = App::start(config, SystemClock::shared(), shutdown)
-        .await
-        .map_err(|error| Failure { exit: error.exit_hint().into(), message: error.to_string() })?;
+    let app = App::start(config, SystemClock::shared(), shutdown).await.map_err(|error| {
+        if error.is_usage() { Failure::usage(error.to_string()) } else { Failure::of(error.fault(), error) }
+    })?;
     announce(&app);
+    started(&app);
     app.run().await;
     Ok(Exit::Ok)
 }
@@ -64,10 +74,9 @@ fn announce(app: &App) {
 }
 
 /// SIGTERM and SIGINT end the process in good order.
-fn stop_on_signals(shutdown: &CancellationToken) -> Result<(), Failure> {
+pub(super) fn stop_on_signals(shutdown: &CancellationToken) -> Result<(), Failure> {
     for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
-        let mut signals =
-            signal(kind).map_err(|error| Failure::failed(format!("cannot wait for signals: {error}")))?;
+        let mut signals = signal(kind).map_err(|error| Failure::failed(format!("cannot wait for signals: {error}")))?;
         let shutdown = shutdown.clone();
         tokio::spawn(async move {
             signals.recv().await;

@@ -41,7 +41,7 @@ impl Trust {
 
 impl Show {
     async fn run(&self, config: &Config) -> Result<Exit, Failure> {
-        let offline = Offline::open(config).await?;
+        let offline = Offline::open(config)?;
         let mut exit = Exit::Ok;
         let mut shown = Vec::new();
         for repository in offline.repositories() {
@@ -69,20 +69,22 @@ fn as_json(status: &Status) -> serde_json::Value {
         .iter()
         .map(|role| {
             json!({
-                "role": role.role,
-                "version": role.version,
+                "role": role.role.as_str(),
+                "version": role.version.get(),
                 "expires": role.expires,
                 "threshold": role.threshold,
-                "keyids": role.keyids,
+                "keyids": role.keyids.iter().map(ToString::to_string).collect::<Vec<_>>(),
             })
         })
         .collect();
     json!({
         "name": status.name,
         "trusted": status.trusted,
+        "problem": status.problem.as_ref().map(ToString::to_string),
+        "anchor": status.anchor,
         "root_sha256": status.root_sha256,
         "last_success": status.last_success,
-        "last_error": status.last_error,
+        "last_error": status.last_error.as_ref().map(ToString::to_string),
         "roles": roles,
     })
 }
@@ -90,18 +92,18 @@ fn as_json(status: &Status) -> serde_json::Value {
 fn print_status(status: &Status) -> Result<(), Failure> {
     let trusted = if status.trusted { "trusted" } else { "not trusted" };
     print_line(&format!("{}: {trusted}", status.name))?;
-    if let Some(root) = &status.root_sha256 {
-        print_line(&format!("  root sha256 {root}"))?;
+    if let Some(anchor) = &status.anchor {
+        print_line(&format!("  trust began with root {anchor}"))?;
     }
-    if let Some(error) = &status.last_error {
+    if let Some(error) = status.problem.as_ref().or(status.last_error.as_ref()) {
         print_line(&format!("  {error}"))?;
     }
     for role in &status.roles {
-        let keys: Vec<String> = role.keyids.iter().map(|id| id.chars().take(12).collect()).collect();
+        let keys: Vec<String> = role.keyids.iter().map(|id| id.as_str().chars().take(12).collect()).collect();
         print_line(&format!(
             "  {:<9} version {:>6}  expires {}  {} of {}",
-            role.role,
-            role.version,
+            role.role.as_str(),
+            role.version.get(),
             role.expires,
             role.threshold,
             keys.join(", ")

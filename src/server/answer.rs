@@ -56,17 +56,19 @@ pub(super) struct Answer {
 
 /// A request that is not answered with what it asked for.
 #[derive(Clone, Debug)]
-pub(super) struct Denial {
-    pub(super) level: Level,
-    pub(super) fault: Fault,
+pub struct Denial {
+    /// Where in an index the request stands.
+    pub level: Level,
+    /// Whose fault it is.
+    pub fault: Fault,
     /// Label of metrics and audit.
-    pub(super) reason: &'static str,
-    /// The file's or project's name, as it stands in the sentence.
-    pub(super) subject: String,
+    pub reason: &'static str,
+    /// The file's or project's name, as it stands before the sentence.
+    pub subject: String,
     /// One sentence with the evidence.
-    pub(super) sentence: String,
+    pub sentence: String,
     /// What is signed, where that is known.
-    pub(super) signed: Option<Box<TargetInfo>>,
+    pub signed: Option<Box<TargetInfo>>,
 }
 
 impl Decision {

@@ -49,7 +49,8 @@ pub enum MountFront {
 }
 
 impl Mount {
-    fn path(&self) -> &MountPath {
+    /// Where it is.
+    pub fn path(&self) -> &MountPath {
         match &self.front {
             MountFront::Pypi(pypi) => pypi.path(),
             MountFront::Tree(tree) => tree.path(),

@@ -20,6 +20,7 @@ use std::net::SocketAddr;
 use serde::Deserialize;
 
 use crate::base::Span;
+pub use answer::Denial;
 pub use files::Obtain;
 pub use gate::{Gate, Mount, MountFront, WhyBase};
 pub use listener::{ListenError, Listener, Tls};

@@ -4,6 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use futures_util::{StreamExt as _, stream};
 use http::{StatusCode, header};
+use url::Url;
 
 use super::{
     answer::{Answer, Denial, bad_request, malformed, redirect},
@@ -20,7 +21,7 @@ use crate::{
         pypi::{self, Composed, Fact, FileRoute, ListingRole, Route, Signed},
     },
     index::{Hint, HintError, Hints},
-    simple::{Format, ProjectList, ProjectName, negotiate},
+    simple::{File, FilePath, Format, ProjectList, ProjectName, filename::Distribution, negotiate},
     telemetry::Metrics,
     trust::TrustError,
     tuf::{TargetInfo, TargetPath, TrustedSet},
@@ -45,8 +46,8 @@ pub struct PypiMount {
 pub struct Authorised {
     /// What is signed of it.
     pub info: TargetInfo,
-    /// Whether it is a target of its own, and not only in a signed listing.
-    pub is_target: bool,
+    /// Where a signed listing says it is, if it is no target of its own.
+    pub listed_at: Option<(usize, FilePath)>,
 }
 
 impl PypiMount {
@@ -101,7 +102,7 @@ impl PypiMount {
                 };
                 denial.answer(asked.context, route)
             }
-            Ok(Authorised { info, is_target }) => {
+            Ok(authorised) => {
                 let ask = FileAsk {
                     context: asked.context,
                     headers: asked.headers,
@@ -110,10 +111,10 @@ impl PypiMount {
                     route,
                     content_type,
                     subject: &subject,
-                    early: is_target,
+                    early: authorised.listed_at.is_none(),
                 };
-                let sources = self.sources(file, &info);
-                self.obtain.answer(&ask, info, sources).await
+                let sources = self.sources(file, &authorised);
+                self.obtain.answer(&ask, authorised.info, sources).await
             }
         }
     }
@@ -123,23 +124,20 @@ impl PypiMount {
     pub async fn authorise(&self, file: &FileRoute) -> Result<Authorised, TrustError> {
         let paths = target_paths(&self.front.targets(file));
         let error = match self.obtain.trust.authorise(&file.filename, &paths).await {
-            Ok(info) => return Ok(Authorised { info, is_target: true }),
+            Ok(info) => return Ok(Authorised { info, listed_at: None }),
             Err(error @ TrustError::Unsigned { .. }) => error,
             Err(error) => return Err(error),
         };
-        match self.authorise_by_listing(file, &paths).await {
-            Some(info) => Ok(Authorised { info, is_target: false }),
-            None => Err(error),
-        }
+        self.authorise_by_listing(file, &paths).await.ok_or(error)
     }
 
     /// Metadata counts as signed when a signed listing has its digest; the file itself only where the mount says that
     /// listings authorise.
-    async fn authorise_by_listing(&self, file: &FileRoute, paths: &[TargetPath]) -> Option<TargetInfo> {
+    async fn authorise_by_listing(&self, file: &FileRoute, paths: &[TargetPath]) -> Option<Authorised> {
         if !file.metadata && self.front.settings().listing != ListingRole::Authorises {
             return None;
         }
-        let candidates = crate::simple::filename::Distribution::parse(&file.filename).ok()?.candidates;
+        let candidates = Distribution::parse(&file.filename).ok()?.candidates;
         for candidate in candidates {
             let Some(signed) = self.listing(&candidate.project).await.ok().flatten() else { continue };
             let path = paths.first()?;
@@ -148,21 +146,68 @@ impl PypiMount {
             } else {
                 signed.authorise_file(&file.filename, path)
             };
-            if info.is_some() {
-                return info;
+            // The listing says where the file is; what the client's URL says of that is not asked.
+            let listed = signed.listing.file(&file.filename);
+            if let (Some(info), Some(listed)) = (info, listed) {
+                return Some(Authorised { info, listed_at: Some((usize::from(listed.base), listed.path.clone())) });
             }
         }
         None
     }
 
     /// Where to fetch an authorised file. Metadata is the signer's own product and lies with the repository first.
-    pub fn sources(&self, file: &FileRoute, info: &TargetInfo) -> Vec<url::Url> {
-        let own = self.obtain.own_sources(info);
-        let upstream = self.front.upstream_url(file);
+    pub fn sources(&self, file: &FileRoute, authorised: &Authorised) -> Vec<Url> {
+        let (base, path) = authorised.listed_at.clone().unwrap_or((file.base, file.path.clone()));
+        let upstream = self.front.upstream_url(&FileRoute { base, path, ..file.clone() });
+        // What is no target of its own is not among the repository's targets either.
+        let own = if authorised.listed_at.is_none() { self.obtain.own_sources(&authorised.info) } else { Vec::new() };
         match file.metadata {
             true => own.into_iter().chain(upstream).collect(),
             false => upstream.into_iter().chain(own).collect(),
         }
+    }
+
+    /// Where to fetch a target of which only the name is known: the signed listing or the index has the path.
+    pub async fn sources_of_target(&self, info: &TargetInfo) -> Vec<Url> {
+        let own = self.obtain.own_sources(info);
+        match self.link_of_target(info).await {
+            Some((base, path)) => self.front.bases().upstream(base, &path).into_iter().chain(own).collect(),
+            None => own,
+        }
+    }
+
+    async fn link_of_target(&self, info: &TargetInfo) -> Option<(usize, FilePath)> {
+        let filename = info.path.as_str().rsplit('/').next()?;
+        for candidate in Distribution::parse(filename).ok()?.candidates {
+            if let Some(signed) = self.listing(&candidate.project).await.ok().flatten()
+                && let Some(file) = signed.listing.file(filename)
+            {
+                return Some((usize::from(file.base), file.path.clone()));
+            }
+            if let Some(hint) = self.hint(&candidate.project, true).await.ok().flatten()
+                && let Some(file) = hint.page.file(filename)
+                && let Ok(located) = self.front.bases().locate(&file.url)
+            {
+                return Some((located.base, located.path));
+            }
+        }
+        None
+    }
+
+    /// The files of a project that are signed, with the digests that are.
+    pub async fn signed_files(&self, project: &ProjectName) -> Result<Vec<File>, Denial> {
+        self.obtain.trust.fresh().await.map_err(|error| page_denial(project, &error))?;
+        if let Some(signed) = self.listing(project).await? {
+            return Ok(signed.listing.to_page(|file| file.path.to_string()).files);
+        }
+        let Some(hint) = self.hint(project, false).await? else { return Err(unknown(project)) };
+        let mut signed = Vec::new();
+        for file in self.front.lookups(project, &hint.page).files {
+            if let Fact::Signed(fact) = self.fact(&file).await {
+                signed.push(File { filename: file.filename, digests: Some(fact.digests), ..File::default() });
+            }
+        }
+        Ok(signed)
     }
 
     // ---- pages ----
@@ -247,17 +292,7 @@ impl PypiMount {
             Some(composed) => {
                 pages::Page::render(format, &composed.page).answer(asked, format, pages::Freshness::NoStore)
             }
-            None => {
-                let denial = Denial {
-                    level: Level::Page,
-                    fault: error.fault(),
-                    reason: error.reason(),
-                    subject: project.to_string(),
-                    sentence: error.to_string(),
-                    signed: None,
-                };
-                denial.answer(asked.context, "page")
-            }
+            None => page_denial(project, error).answer(asked.context, "page"),
         }
     }
 
@@ -289,14 +324,7 @@ impl PypiMount {
         let set = match self.obtain.trust.fresh().await {
             Ok(set) => set,
             Err(error) => {
-                let denial = Denial {
-                    level: Level::Page,
-                    fault: error.fault(),
-                    reason: error.reason(),
-                    subject: "simple/".to_owned(),
-                    sentence: error.to_string(),
-                    signed: None,
-                };
+                let denial = Denial { subject: "simple/".to_owned(), ..page_denial_of(&error) };
                 return denial.answer(asked.context, "page");
             }
         };
@@ -323,6 +351,21 @@ impl PypiMount {
 /// Names that no target can have authorise nothing.
 fn target_paths(targets: &[String]) -> Vec<TargetPath> {
     targets.iter().filter_map(|target| TargetPath::new(target).ok()).collect()
+}
+
+fn page_denial(project: &ProjectName, error: &TrustError) -> Denial {
+    Denial { subject: project.to_string(), ..page_denial_of(error) }
+}
+
+fn page_denial_of(error: &TrustError) -> Denial {
+    Denial {
+        level: Level::Page,
+        fault: error.fault(),
+        reason: error.reason(),
+        subject: String::new(),
+        sentence: error.to_string(),
+        signed: None,
+    }
 }
 
 fn unknown(project: &ProjectName) -> Denial {

@@ -1,6 +1,7 @@
 //! Requests to a `tree` mount: any file tree, each file a target.
 
 use http::StatusCode;
+use url::Url;
 
 use super::{
     answer::{Answer, Denial, bad_request, malformed},
@@ -12,7 +13,7 @@ use crate::{
     base::Fault,
     front::{MountPath, tree},
     trust::TrustError,
-    tuf::TargetPath,
+    tuf::{TargetInfo, TargetPath},
 };
 
 /// A mount with the front `tree`.
@@ -30,6 +31,28 @@ impl TreeMount {
     /// Where it is.
     pub fn path(&self) -> &MountPath {
         self.front.path()
+    }
+
+    /// The dialect.
+    pub fn front(&self) -> &tree::Front {
+        &self.front
+    }
+
+    /// The way to verified bytes.
+    pub fn obtain(&self) -> &Obtain {
+        &self.obtain
+    }
+
+    /// Where to fetch an authorised file: the mount's mirrors, else the repository itself.
+    pub fn sources(&self, route: &tree::Route, info: &TargetInfo) -> Vec<Url> {
+        let sources = self.front.upstream_urls(&route.path);
+        if sources.is_empty() { self.obtain.own_sources(info) } else { sources }
+    }
+
+    /// Where to fetch a target of which only the name is known.
+    pub fn sources_of_target(&self, info: &TargetInfo) -> Vec<Url> {
+        let sources = self.front.urls_of_target(info.path.as_str());
+        if sources.is_empty() { self.obtain.own_sources(info) } else { sources }
     }
 
     pub(super) async fn answer(&self, asked: &Asked<'_>) -> Answer {
@@ -57,10 +80,7 @@ impl TreeMount {
         match self.obtain.trust.authorise(&filename, &[path]).await {
             Err(error) => denied(&error).answer(asked.context, "tree"),
             Ok(info) => {
-                let mut sources = self.front.upstream_urls(&route.path);
-                if sources.is_empty() {
-                    sources = self.obtain.own_sources(&info);
-                }
+                let sources = self.sources(&route, &info);
                 let ask = FileAsk {
                     context: asked.context,
                     headers: asked.headers,

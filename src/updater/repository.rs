@@ -20,7 +20,10 @@ use super::{
 };
 use crate::{
     base::{Digest, SharedClock, Span, files, files::FileError},
-    tuf::{DelegatedTargets, Floors, RoleKey, RoleName, RootStage, TrustedSet, TufError, Version},
+    tuf::{
+        DelegatedTargets, Floors, KeyId, RoleKey, RoleName, RootStage, TrustedSet, TufError, Verified, Version,
+        schema::Role,
+    },
     upstream::{Client, Origins},
 };
 
@@ -122,6 +125,10 @@ pub struct RoleStatus {
     pub version: Version,
     /// When it stops being trusted.
     pub expires: Timestamp,
+    /// How many distinct keys had to sign.
+    pub threshold: u32,
+    /// The keyids whose signatures count, one for each distinct key.
+    pub keyids: Vec<KeyId>,
 }
 
 impl Repository {
@@ -242,7 +249,7 @@ impl Repository {
             .into_iter()
             .filter_map(|role| Some((role.clone(), progress.first_seen.get(role.as_str())?.at)))
             .collect();
-        for RoleStatus { role, version, expires } in roles_of(&set) {
+        for RoleStatus { role, version, expires, .. } in roles_of(&set) {
             self.observer.trusted(&self.settings.name, role.as_str(), version.get(), expires);
         }
         self.live.store(Some(Arc::new(Live { set: Arc::new(set), first_seen })));
@@ -329,11 +336,15 @@ fn is_past(since: Timestamp, max: Span, now: Timestamp) -> bool {
 }
 
 fn roles_of(set: &TrustedSet) -> Vec<RoleStatus> {
-    let status = |role: &RoleName, version, expires| RoleStatus { role: role.clone(), version, expires };
-    vec![
-        status(set.root().name(), set.root().version(), set.root().expires()),
-        status(set.timestamp().name(), set.timestamp().version(), set.timestamp().expires()),
-        status(set.snapshot().name(), set.snapshot().version(), set.snapshot().expires()),
-        status(set.targets().name(), set.targets().version(), set.targets().expires()),
-    ]
+    vec![status_of(set.root()), status_of(set.timestamp()), status_of(set.snapshot()), status_of(set.targets())]
+}
+
+fn status_of<T: Role>(role: &Verified<T>) -> RoleStatus {
+    RoleStatus {
+        role: role.name().clone(),
+        version: role.version(),
+        expires: role.expires(),
+        threshold: role.threshold(),
+        keyids: role.signed_by().to_vec(),
+    }
 }

@@ -3,6 +3,7 @@
 //! `GET {path}/a/b` is the target `a/b`.
 
 use http::Method;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use url::Url;
 
@@ -24,6 +25,9 @@ pub const PROBED: [&str; 7] = [
     "**/media.1/media",
     "**/content",
 ];
+
+/// What stands for itself in a path.
+const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'+');
 
 /// Settings of a `tree` mount: the keys of a `[[mount]]` that this front owns.
 #[derive(Clone, Debug, Deserialize)]
@@ -122,6 +126,15 @@ impl Front {
         let PathTemplate { before, after } = &self.settings.target_path;
         let target = format!("{before}{decoded}{after}");
         Ok(Route { target, absent, path })
+    }
+
+    /// Where a target of this mount is upstream, of which only the name is known.
+    pub fn urls_of_target(&self, target: &str) -> Vec<Url> {
+        let PathTemplate { before, after } = &self.settings.target_path;
+        let path = target.strip_prefix(before.as_str()).and_then(|rest| rest.strip_suffix(after.as_str()));
+        let quoted = path.map(|path| utf8_percent_encode(path, PATH).to_string());
+        let path = quoted.and_then(|path| FilePath::new(&path).ok());
+        path.map(|path| self.upstream_urls(&path)).unwrap_or_default()
     }
 
     /// Where a file is upstream, in the order of the mirrors. Empty where files come from the repository itself.

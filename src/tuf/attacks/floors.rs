@@ -108,6 +108,20 @@ fn a_frozen_timestamp_expires_though_it_is_nothing_new() {
 }
 
 #[test]
+fn a_stored_snapshot_that_the_timestamp_still_lists_is_judged_like_a_fetched_one() {
+    let mut repository = repository();
+    repository.snapshot.expires = now();
+    repository.publish();
+    let floors = floors_of(&repository.update(&Floors::new(), earlier()).unwrap());
+    assert!(repository.update(&floors, earlier()).is_ok());
+    assert_eq!(reason(repository.update(&floors, now())), "expired");
+    repository.timestamp.version = version(2);
+    repository.timestamp.meta.get_mut("snapshot.json").unwrap().length = Some(1);
+    repository.publish_timestamp();
+    assert_eq!(reason(repository.update(&floors, earlier())), "length");
+}
+
+#[test]
 fn an_expired_floor_still_guards() {
     let mut repository = repository();
     repository.timestamp.expires = now();

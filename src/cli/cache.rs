@@ -1,0 +1,160 @@
+//! `tufgate cache`.
+
+use std::{collections::HashSet, sync::Arc};
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::{ConfigFile, Exit, Failure, block_on, offline::Offline, print_json, print_line};
+use crate::{
+    base::{Digest, files::FolderLock},
+    cache::{self, BlobId, CacheError, Inspection, Recheck, Unobserved},
+    config::Config,
+};
+
+/// Arguments of `tufgate cache`.
+#[derive(Debug, Args)]
+pub struct Cache {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show how many files and bytes the cache holds
+    Stat(Read),
+    /// Read every file again and compare it with its digest, and with what signed metadata lists
+    Verify(Read),
+    /// Remove what top-level signed metadata does not list, and what is damaged; the gate must not be running
+    Prune(Read),
+}
+
+#[derive(Debug, Args)]
+struct Read {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Verification {
+    good: u64,
+    /// Good bytes that no top-level metadata lists: revoked, replaced, or signed by a delegated role.
+    unlisted: u64,
+    bad: Vec<String>,
+    bytes: u64,
+}
+
+impl Cache {
+    pub(super) fn run(self) -> Result<Exit, Failure> {
+        match self.command {
+            Command::Stat(read) => read.stat(),
+            Command::Verify(read) => read.verify(),
+            Command::Prune(read) => read.prune(),
+        }
+    }
+}
+
+impl Read {
+    fn stat(&self) -> Result<Exit, Failure> {
+        let config = Config::load(&self.config.config)?;
+        let usage = inspect(&config)?.usage().map_err(|error| failure(&error))?;
+        let size_max = config.cache.size_max.bytes();
+        if self.json {
+            print_json(&serde_json::json!({ "files": usage.blobs, "bytes": usage.bytes, "size_max": size_max }))?;
+        } else {
+            print_line(&format!("{} file(s), {} of {} bytes", usage.blobs, usage.bytes, size_max))?;
+        }
+        Ok(Exit::Ok)
+    }
+
+    fn verify(&self) -> Result<Exit, Failure> {
+        let config = Config::load(&self.config.config)?;
+        let inspection = inspect(&config)?;
+        let listed = listed(&Offline::open(&config)?);
+        let mut sum = Verification::default();
+        for (id, _) in inspection.list().map_err(|error| failure(&error))? {
+            match inspection.check(&id).map_err(|error| failure(&error))? {
+                Recheck::Good(bytes) => {
+                    sum.good += 1;
+                    sum.bytes += bytes;
+                    sum.unlisted += u64::from(!listed.contains(id.digest()));
+                }
+                Recheck::Bad(why) => sum.bad.push(format!("{id}: {why}")),
+                Recheck::Absent => {}
+            }
+        }
+        if self.json {
+            print_json(&sum)?;
+        } else {
+            sum.bad.iter().try_for_each(|bad| print_line(bad))?;
+            print_line(&format!(
+                "{} good ({} bytes), {} of them not listed by top-level metadata, {} bad",
+                sum.good,
+                sum.bytes,
+                sum.unlisted,
+                sum.bad.len()
+            ))?;
+        }
+        Ok(if sum.bad.is_empty() { Exit::Ok } else { Exit::Refused })
+    }
+
+    fn prune(&self) -> Result<Exit, Failure> {
+        let config = Config::load(&self.config.config)?;
+        let cannot = |error: crate::base::files::FileError| Failure::failed(error.to_string());
+        let lock = FolderLock::try_take(&config.cache.dir, crate::app::LOCK).map_err(cannot)?;
+        let Some(_lock) = lock else {
+            return Err(Failure::failed(format!("a gate serves from {}: stop it first", config.cache.dir.display())));
+        };
+        let offline = Offline::open(&config)?;
+        for repository in offline.repositories() {
+            if let Err(error) = repository.current() {
+                return Err(Failure::of(
+                    error.fault(),
+                    format!("nothing is removed while trust is not current: {error}"),
+                ));
+            }
+        }
+        let keep = listed(&offline);
+        let cache = cache::Cache::open(&config.cache, &config.state.dir, Arc::new(Unobserved));
+        let cache = cache.map_err(|error| failure(&error))?;
+        let pruned = block_on(async {
+            let damaged = tokio::task::block_in_place(|| cache.verify(|_, _| std::ops::ControlFlow::Continue(())));
+            let damaged = damaged.map_err(|error| failure(&error))?.bad;
+            let keep = move |id: &BlobId| keep.contains(id.digest());
+            let unlisted = cache.prune(keep).await.map_err(|error| failure(&error))?;
+            cache.save().await.map_err(|error| failure(&error))?;
+            Ok((unlisted, damaged))
+        })?;
+        let (unlisted, damaged) = pruned;
+        if self.json {
+            print_json(&serde_json::json!({ "unlisted": unlisted, "damaged": damaged }))?;
+        } else {
+            print_line(&format!("removed {unlisted} file(s) that are not listed and {damaged} damaged"))?;
+        }
+        Ok(Exit::Ok)
+    }
+}
+
+fn inspect(config: &Config) -> Result<Inspection, Failure> {
+    Inspection::open(&config.cache.dir).map_err(|error| failure(&error))
+}
+
+/// Digests that name blobs of targets of the stored top-level metadata of all repositories.
+fn listed(offline: &Offline) -> HashSet<Digest> {
+    let sets = offline.repositories().iter().filter_map(|repository| repository.current().ok());
+    sets.flat_map(|set| {
+        let targets = set.targets().targets.values();
+        targets
+            .filter_map(|file| file.hashes.digests().ok())
+            .map(|digests| digests.primary().clone())
+            .collect::<Vec<_>>()
+    })
+    .collect()
+}
+
+fn failure(error: &CacheError) -> Failure {
+    Failure::of(error.fault(), error)
+}

@@ -1,0 +1,254 @@
+//! `tufgate explain`.
+
+use clap::Args;
+use http::Method;
+use serde::Serialize;
+
+use super::{ConfigFile, Exit, Failure, block_on, offline::Offline, print_json, print_line};
+use crate::{
+    base::{ByteSize, Fault, files},
+    cache::{BlobId, Inspection, Recheck},
+    config::Config,
+    front::{
+        RequestPath,
+        pypi::{FileRoute, Route},
+    },
+    server::{Mount, MountFront, PypiMount, TreeMount},
+    telemetry::Record,
+    trust::TrustError,
+    tuf::{TargetInfo, TargetPath},
+};
+
+/// The largest audit log that is searched for an id.
+const AUDIT_MAX: ByteSize = ByteSize::gib(1);
+
+/// Arguments of `tufgate explain`.
+#[derive(Debug, Args)]
+pub struct Explain {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// A URL of the gate, or its path
+    #[arg(value_name = "URL-OR-PATH", required_unless_present = "id")]
+    what: Option<String>,
+    /// A request's id, as it stands in a reason phrase: shows its record of the audit log
+    #[arg(long, conflicts_with = "what")]
+    id: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is said of a path.
+#[derive(Debug, Serialize)]
+struct Explanation {
+    path: String,
+    mount: String,
+    repository: String,
+    verdict: &'static str,
+    reason: String,
+    detail: String,
+    target: Option<String>,
+    length: Option<u64>,
+    digests: Vec<String>,
+    chain: Vec<Link>,
+    cached: Option<&'static str>,
+    sources: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Link {
+    role: String,
+    version: u64,
+    expires: jiff::Timestamp,
+    threshold: u32,
+    keyids: Vec<String>,
+}
+
+impl Explain {
+    pub(super) fn run(self) -> Result<Exit, Failure> {
+        let config = Config::load(&self.config.config)?;
+        if let Some(id) = &self.id {
+            return self.record(&config, id);
+        }
+        let what = self.what.clone().unwrap_or_default();
+        block_on(self.explain(&config, &what))
+    }
+
+    async fn explain(&self, config: &Config, what: &str) -> Result<Exit, Failure> {
+        let path = path_of(what)?;
+        let request = RequestPath::parse(&path).map_err(|error| Failure::usage(format!("{path}: {error}")))?;
+        let offline = Offline::open(config)?;
+        let mount = offline.mounts().iter().find(|mount| mount.path().covers(&request));
+        let mount = mount.ok_or_else(|| Failure::usage(format!("nothing is mounted at {path}")))?;
+        Offline::refresh(mount).await;
+        let judged = match &mount.front {
+            MountFront::Pypi(pypi) => judge_pypi(pypi, &request).await?,
+            MountFront::Tree(tree) => judge_tree(tree, &request).await?,
+        };
+        let (exit, explanation) = explanation(config, mount, path, judged);
+        if self.json {
+            print_json(&explanation)?;
+        } else {
+            print_explanation(&explanation)?;
+        }
+        Ok(exit)
+    }
+
+    fn record(&self, config: &Config, id: &str) -> Result<Exit, Failure> {
+        let file = config.audit.file.as_ref().ok_or_else(|| {
+            Failure::usage("there is no audit log to look in: set audit.file, or ask the admin listener for /why/ID")
+        })?;
+        let bytes = files::read_named(file, AUDIT_MAX).map_err(|error| Failure::failed(error.to_string()))?;
+        let lines = bytes.split(|byte| *byte == b'\n').rev();
+        let mut records = lines.filter_map(|line| serde_json::from_slice::<Record>(line).ok());
+        match records.find(|record| record.request == id) {
+            Some(record) => print_json(&record).map(|()| Exit::Ok),
+            None => Err(Failure::failed(format!("{} has no request {id}", file.display()))),
+        }
+    }
+}
+
+/// A path, and what trust says of it: where it is signed also where it would be fetched.
+type Judged = Result<(TargetInfo, Vec<url::Url>), TrustError>;
+
+async fn judge_pypi(pypi: &PypiMount, request: &RequestPath<'_>) -> Result<Judged, Failure> {
+    let route = pypi.front().route(&Method::GET, request).map_err(|error| Failure::usage(error.to_string()))?;
+    let file: FileRoute = match route {
+        Route::File(file) => file,
+        Route::Project(project) => {
+            let Some(listing) = pypi.front().listing_target(&project).and_then(|path| TargetPath::new(&path).ok())
+            else {
+                return Err(Failure::usage(format!(
+                    "pages of this mount come from an unauthenticated index: ask for a file of {project}"
+                )));
+            };
+            let obtain = pypi.obtain();
+            let info = obtain.trust.authorise(listing.as_str(), std::slice::from_ref(&listing)).await;
+            return Ok(info.map(|info| {
+                let sources = obtain.own_sources(&info);
+                (info, sources)
+            }));
+        }
+        Route::Root | Route::Redirect(_) => return Err(Failure::usage("ask for a project's page or for a file")),
+    };
+    let authorised = pypi.authorise(&file).await;
+    Ok(authorised.map(|authorised| {
+        let sources = pypi.sources(&file, &authorised);
+        (authorised.info, sources)
+    }))
+}
+
+async fn judge_tree(tree: &TreeMount, request: &RequestPath<'_>) -> Result<Judged, Failure> {
+    let route = tree.front().route(&Method::GET, request).map_err(|error| Failure::usage(error.to_string()))?;
+    let path = TargetPath::new(&route.target).map_err(|error| Failure::usage(error.to_string()))?;
+    let authorised = tree.obtain().trust.authorise(&route.path.filename(), &[path]).await;
+    Ok(authorised.map(|info| {
+        let sources = tree.sources(&route, &info);
+        (info, sources)
+    }))
+}
+
+fn explanation(config: &Config, mount: &Mount, path: String, judged: Judged) -> (Exit, Explanation) {
+    let repository = config.mounts.iter().find(|settings| settings.name == mount.name);
+    let repository = repository.map(|settings| settings.repository.clone()).unwrap_or_default();
+    let mut explanation = Explanation {
+        path,
+        mount: mount.name.clone(),
+        repository,
+        verdict: "allowed",
+        reason: "ok".to_owned(),
+        detail: "signed".to_owned(),
+        target: None,
+        length: None,
+        digests: Vec::new(),
+        chain: Vec::new(),
+        cached: None,
+        sources: Vec::new(),
+    };
+    match judged {
+        Ok((info, sources)) => {
+            explanation.target = Some(info.path.to_string());
+            explanation.length = Some(info.length);
+            explanation.digests = info.digests.iter().map(ToString::to_string).collect();
+            explanation.chain = info.chain.iter().map(link).collect();
+            explanation.cached = Some(cached(config, &info));
+            explanation.sources = sources.iter().map(shown).collect();
+            (Exit::Ok, explanation)
+        }
+        Err(error) => {
+            let refused = error.fault() == Fault::Refused;
+            explanation.verdict = if refused { "refused" } else { "unavailable" };
+            error.reason().clone_into(&mut explanation.reason);
+            explanation.detail = error.to_string();
+            (error.fault().into(), explanation)
+        }
+    }
+}
+
+fn link(link: &crate::tuf::ChainLink) -> Link {
+    Link {
+        role: link.role.to_string(),
+        version: link.version.get(),
+        expires: link.expires,
+        threshold: link.threshold,
+        keyids: link.keyids.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// Looks at the cache of a gate that may be running, without touching it.
+fn cached(config: &Config, info: &TargetInfo) -> &'static str {
+    let Ok(inspection) = Inspection::open(&config.cache.dir) else { return "no" };
+    match inspection.check(&BlobId::of(&info.digests)) {
+        Ok(Recheck::Good(_)) => "yes",
+        Ok(Recheck::Bad(_)) => "damaged",
+        Ok(Recheck::Absent) | Err(_) => "no",
+    }
+}
+
+/// A URL without what may be secret in it.
+fn shown(url: &url::Url) -> String {
+    let mut url = url.clone();
+    let _cannot_have_one = url.set_username("").and_then(|()| url.set_password(None));
+    url.set_query(None);
+    url.to_string()
+}
+
+fn print_explanation(explanation: &Explanation) -> Result<(), Failure> {
+    print_line(&format!("{}: {}", explanation.path, explanation.verdict))?;
+    print_line(&format!("  {} ({})", explanation.detail, explanation.reason))?;
+    print_line(&format!("  mount {}, repository {}", explanation.mount, explanation.repository))?;
+    if let (Some(target), Some(length)) = (&explanation.target, explanation.length) {
+        print_line(&format!("  target {target}, {length} bytes"))?;
+    }
+    for digest in &explanation.digests {
+        print_line(&format!("  {digest}"))?;
+    }
+    for link in &explanation.chain {
+        let keys: Vec<String> = link.keyids.iter().map(|id| id.chars().take(12).collect()).collect();
+        print_line(&format!(
+            "  signed by role {} version {}, expires {}, threshold {} of {}",
+            link.role,
+            link.version,
+            link.expires,
+            link.threshold,
+            keys.join(", ")
+        ))?;
+    }
+    if let Some(cached) = explanation.cached {
+        print_line(&format!("  cached: {cached}"))?;
+    }
+    for source in &explanation.sources {
+        print_line(&format!("  from {source}"))?;
+    }
+    Ok(())
+}
+
+fn path_of(what: &str) -> Result<String, Failure> {
+    if what.starts_with('/') {
+        return Ok(what.to_owned());
+    }
+    match url::Url::parse(what) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(url.path().to_owned()),
+        _ => Err(Failure::usage(format!("`{what}` is neither a URL of the gate nor a path that starts with a slash"))),
+    }
+}

@@ -1,0 +1,302 @@
+//! `tufgate quickstart`: both halves in one command.
+//!
+//! The signer's folder, the gate's state and cache and a configuration lie in one folder of the user's. The online key
+//! stays with a process of its own, so that the serving one can reach no private key (decision 23).
+
+use std::{
+    fs, io,
+    net::{SocketAddr, TcpListener},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use clap::Args;
+use tokio::process::{Child, Command};
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use super::{
+    Exit, Failure, block_on,
+    repo::{Bars, approve_failure, print_left_out, repository_failure},
+    serve,
+};
+use crate::{
+    approve::{self, ApproveReport, ApproveRequest, pip_config::Pip},
+    base::{
+        Digest, SystemClock,
+        files::{self, Mode},
+    },
+    config::{Config, Overrides},
+    repository::{self, InitOptions, Layout},
+    telemetry::logging,
+    upstream::{Client, Environment, Settings},
+};
+
+/// The configuration that is written, below the folder.
+const CONFIG: &str = "tufgate.toml";
+/// How long a timestamp process that ended is left alone before another one is started.
+const RESTART_PAUSE: Duration = Duration::from_secs(5);
+
+/// Arguments of `tufgate quickstart`.
+#[derive(Debug, Args)]
+pub struct Quickstart {
+    /// requirements.txt with hashes, pylock.toml, uv.lock or poetry.lock
+    #[arg(required = true, value_name = "LOCKFILE")]
+    locks: Vec<PathBuf>,
+    /// Where keys, repository, state and cache live; left out, the user's data folder
+    #[arg(long, value_name = "DIR", env = "TUFGATE_DIR")]
+    dir: Option<PathBuf>,
+    /// The index (Simple API); left out, the one that pip is configured with
+    #[arg(long, value_name = "URL")]
+    index_url: Option<String>,
+    /// Address of the gate
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080", env = "TUFGATE_LISTEN")]
+    listen: SocketAddr,
+    /// Address of health, metrics and status page; left out, 127.0.0.1:9090, or a free port where that is taken
+    #[arg(long, value_name = "ADDR", env = "TUFGATE_ADMIN_LISTEN")]
+    admin_listen: Option<SocketAddr>,
+    /// PEM file of certificate authorities that are trusted besides the system's
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// Set up and exit
+    #[arg(long)]
+    once: bool,
+}
+
+impl Quickstart {
+    pub(super) fn run(self) -> Result<Exit, Failure> {
+        logging::install(&logging::Settings { level: "warn".to_owned(), ..logging::Settings::default() })
+            .map_err(|error| Failure::usage(error.to_string()))?;
+        block_on(self.start())
+    }
+
+    async fn start(self) -> Result<Exit, Failure> {
+        for lock in &self.locks {
+            // Before a folder is made: a lock that cannot be read leaves nothing behind.
+            approve::read_lock(lock).map_err(|error| approve_failure(&error))?;
+        }
+        if !self.once {
+            is_free(self.listen)?;
+        }
+        let dir = self.folder()?;
+        let root = set_up(&dir)?;
+        let report = self.approve(&dir).await?;
+        let published = repository::publish(&dir, &SystemClock).map_err(|error| repository_failure(&error))?;
+        let config = self.write_config(&dir, &report)?;
+        eprintln!("tufgate: {}", summary(&report, published.roles.is_empty()));
+        eprintln!("tufgate: repository in {}", dir.display());
+        eprintln!("tufgate: root fingerprint sha256:{}", root.to_hex());
+        if self.once {
+            eprintln!("tufgate: set up; the same command without --once serves it");
+            return Ok(Exit::Ok);
+        }
+        self.serve(&dir, config).await
+    }
+
+    /// The folder: ours alone, or refused. A clone or an archive of somebody else may carry one.
+    fn folder(&self) -> Result<PathBuf, Failure> {
+        let dir = match &self.dir {
+            Some(dir) => dir.clone(),
+            None => directories::ProjectDirs::from("", "", "tufgate")
+                .map(|dirs| dirs.data_dir().to_owned())
+                .ok_or_else(|| Failure::usage("there is no home folder to put the repository in: use --dir"))?,
+        };
+        let dir = std::path::absolute(&dir).map_err(|error| Failure::usage(format!("{}: {error}", dir.display())))?;
+        match fs::symlink_metadata(&dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Failure::failed(format!("cannot use {}: {error}", dir.display()))),
+            Ok(metadata) => check_owned(&dir, &metadata)?,
+        }
+        files::private_folder(&dir).map_err(|error| Failure::failed(error.to_string()))?;
+        Ok(dir)
+    }
+
+    async fn approve(&self, dir: &Path) -> Result<ApproveReport, Failure> {
+        let settings = Settings { ca_file: self.ca_file.clone(), ..Settings::default() };
+        let client = Client::new(&settings, &Environment::of_process());
+        let request = ApproveRequest {
+            dir: dir.to_owned(),
+            locks: self.locks.clone(),
+            index_url: self.index_url.clone(),
+            pip: Pip::from_environment(),
+            trust_lock_hash: false,
+            store: false,
+            client: client.map_err(|error| Failure::usage(error.to_string()))?,
+            clock: SystemClock::shared(),
+        };
+        let progress = Bars::new();
+        let report = approve::approve(&request, &progress).await;
+        progress.clear();
+        let report = report.map_err(|error| approve_failure(&error))?;
+        print_left_out(&report);
+        Ok(report)
+    }
+
+    /// Writes the gate's configuration anew at each run: it follows from the arguments and from what was approved.
+    fn write_config(&self, dir: &Path, report: &ApproveReport) -> Result<Config, Failure> {
+        let text = self.config_text(dir, report)?;
+        let path = dir.join(CONFIG);
+        files::write_atomic(&path, text.as_bytes(), Mode::Private)
+            .map_err(|error| Failure::failed(error.to_string()))?;
+        Ok(Config::parse(&path, &text, &Overrides::default())?)
+    }
+
+    fn config_text(&self, dir: &Path, report: &ApproveReport) -> Result<String, Failure> {
+        let layout = Layout::open(dir).map_err(|error| repository_failure(&error))?;
+        let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
+        let folder = |path: PathBuf| {
+            let url = Url::from_directory_path(&path);
+            url.map(|url| quoted(url.as_str())).map_err(|()| Failure::usage(format!("no URL for {}", path.display())))
+        };
+        let bases: Vec<String> = report.file_bases.iter().map(|base| quoted(base)).collect();
+        let ca_file = match &self.ca_file {
+            Some(path) => {
+                let path = std::path::absolute(path).map_err(|error| Failure::usage(error.to_string()))?;
+                format!("[upstream]\nca_file = {}\n\n", quoted(&path.to_string_lossy()))
+            }
+            None => String::new(),
+        };
+        Ok(format!(
+            "# Written by `tufgate quickstart` at each run. To change it, copy it elsewhere.\n\n\
+             [server]\nlisten = {listen}\n\n\
+             [admin]\nlisten = {admin}\n\n\
+             [cache]\ndir = \"cache\"\nsize_max = \"20GiB\"\n\n\
+             [state]\ndir = \"state\"\n\n\
+             [audit]\nfile = \"audit.jsonl\"\n\n\
+             {ca_file}\
+             [[repository]]\nname = \"approved\"\nroot = {root}\nmetadata_url = {metadata}\ntargets_url = {targets}\n\
+             refresh_every = \"10s\"\n\n\
+             [[mount]]\nname = \"pypi\"\npath = \"/\"\nfront = \"pypi\"\nrepository = \"approved\"\nindex_url = {index}\n\
+             files_url = [{files}]\ntarget_path = \"{{project}}/{{filename}}\"\n\
+             listing_path = \"simple/{{project}}/index.json\"\n",
+            listen = quoted(&self.listen.to_string()),
+            admin = quoted(&self.admin_address().to_string()),
+            root = quoted(&layout.anchor().to_string_lossy()),
+            metadata = folder(layout.metadata())?,
+            targets = folder(layout.targets())?,
+            index = quoted(&report.index_url),
+            files = bases.join(", "),
+        ))
+    }
+
+    fn admin_address(&self) -> SocketAddr {
+        let usual = SocketAddr::from(([127, 0, 0, 1], 9090));
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        match self.admin_listen {
+            Some(address) => address,
+            None if self.listen.port() != 0 && TcpListener::bind(usual).is_ok() => usual,
+            None => any,
+        }
+    }
+
+    async fn serve(&self, dir: &Path, config: Config) -> Result<Exit, Failure> {
+        let shutdown = CancellationToken::new();
+        let timestamps = spawn_timestamps(dir)?;
+        let keeper = tokio::spawn(keep_timestamps(dir.to_owned(), timestamps, shutdown.clone()));
+        let locks = self.locks.clone();
+        let served = serve::serve_with(config, shutdown.clone(), |app| print_lines(&app.public_url(), &locks)).await;
+        shutdown.cancel();
+        let _ended = keeper.await;
+        served
+    }
+}
+
+/// Refuses a folder that this user did not make for this purpose.
+fn check_owned(dir: &Path, metadata: &fs::Metadata) -> Result<(), Failure> {
+    let refused = |why: &str| Err(Failure::usage(format!("{} {why}; name another folder with --dir", dir.display())));
+    if !metadata.is_dir() {
+        return refused("is not a folder");
+    }
+    if metadata.uid() != rustix::process::geteuid().as_raw() {
+        return refused("belongs to another user");
+    }
+    let empty = fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none());
+    // What comes out of a clone is readable for others; what quickstart makes is not.
+    if !empty && metadata.mode() & 0o077 != 0 {
+        return refused("was not made by quickstart: others may enter it");
+    }
+    if !empty && Layout::open(dir).is_err() && !only_ours(dir) {
+        return refused("holds something else");
+    }
+    Ok(())
+}
+
+/// Whether a set-up was cut off before there was a repository: then only the signer's own hidden files are there.
+fn only_ours(dir: &Path) -> bool {
+    let Ok(mut entries) = fs::read_dir(dir) else { return false };
+    entries.all(|entry| entry.is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with('.')))
+}
+
+/// Makes the repository where there is none; gives the fingerprint of its first root.
+fn set_up(dir: &Path) -> Result<Digest, Failure> {
+    if let Ok(layout) = Layout::open(dir) {
+        let root = files::read_bounded(&layout.anchor(), crate::base::ByteSize::mib(1));
+        return root.map(|bytes| Digest::sha256(&bytes)).map_err(|error| Failure::failed(error.to_string()));
+    }
+    let made =
+        repository::init(dir, &InitOptions::default(), &SystemClock).map_err(|error| repository_failure(&error))?;
+    // `init` makes folders that a web server may read; here everything is this user's alone.
+    files::private_folder(dir).map_err(|error| Failure::failed(error.to_string()))?;
+    Ok(made.root_sha256)
+}
+
+fn is_free(listen: SocketAddr) -> Result<(), Failure> {
+    TcpListener::bind(listen).map(drop).map_err(|error| Failure::failed(format!("cannot listen on {listen}: {error}")))
+}
+
+fn summary(report: &ApproveReport, unchanged: bool) -> String {
+    let index = &report.index_url;
+    if unchanged {
+        return format!("{} file(s) of {} project(s) are signed already", report.known, report.projects);
+    }
+    format!(
+        "{} file(s) of {} project(s) checked and signed, {} known before; index {index} (from {})",
+        report.approved.len(),
+        report.projects,
+        report.known,
+        report.index_from
+    )
+}
+
+fn print_lines(url: &str, locks: &[PathBuf]) {
+    let requirements = locks.iter().find(|lock| lock.extension().is_some_and(|extension| extension == "txt"));
+    let what = requirements.map_or("PACKAGE".to_owned(), |lock| format!("-r {}", lock.display()));
+    eprintln!("tufgate: now type one of");
+    eprintln!("  pip install --index-url {url}simple/ {what}");
+    eprintln!("  uv pip install --index-url {url}simple/ {what}");
+}
+
+/// Starts the process that alone holds the online key. It ends when this one does, however this one ends: its standard
+/// input is a pipe that closes then.
+fn spawn_timestamps(dir: &Path) -> Result<Child, Failure> {
+    let cannot = |error: io::Error| Failure::failed(format!("cannot start `repo serve-timestamps`: {error}"));
+    let program = std::env::current_exe().map_err(cannot)?;
+    let child = Command::new(program)
+        .args(["repo", "serve-timestamps", "--until-stdin-ends"])
+        .arg(dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .kill_on_drop(true)
+        .spawn();
+    child.map_err(cannot)
+}
+
+/// Starts it again where it ends; without it the gate refuses everything once the timestamp expires.
+async fn keep_timestamps(dir: PathBuf, mut child: Child, shutdown: CancellationToken) {
+    loop {
+        let Some(ended) = shutdown.run_until_cancelled(child.wait()).await else { break };
+        tracing::error!(?ended, "the process that keeps the timestamp fresh ended; it is started again");
+        if shutdown.run_until_cancelled(tokio::time::sleep(RESTART_PAUSE)).await.is_none() {
+            return;
+        }
+        match spawn_timestamps(&dir) {
+            Ok(started) => child = started,
+            Err(error) => tracing::error!(%error, "the timestamp is not kept fresh"),
+        }
+    }
+    // The end of its standard input ends it in good order.
+    drop(child.stdin.take());
+    let _ended = child.wait().await;
+}
