@@ -29,7 +29,7 @@ pub enum WheelError {
     /// It does not read as a zip file.
     #[error("it is not a readable zip file: {0}")]
     Zip(String),
-    /// More than [`ENTRIES_MAX`] entries.
+    /// More entries than any honest wheel has.
     #[error("it has more than {ENTRIES_MAX} entries")]
     TooManyEntries,
     /// Two entries of one name, or of names that differ in case or separators only.

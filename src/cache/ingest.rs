@@ -51,7 +51,7 @@ impl Ingest {
         self.received
     }
 
-    /// Reads back what [`Ingest::written`] has reported. Unverified.
+    /// Reads back what [`Ingest::write`] and [`Ingest::flush`] have reported. Unverified.
     pub fn growing(&self) -> Growing {
         self.growing.clone()
     }
@@ -108,7 +108,8 @@ impl fmt::Debug for Ingest {
     }
 }
 
-/// The proof that bytes have their signed length and digests; made in [`Writer::commit`] alone.
+/// The proof that bytes have their signed length and digests; made in one place, at the end of
+/// [`Ingest::commit`].
 #[derive(Debug)]
 pub struct Checked(Expected);
 

@@ -347,8 +347,9 @@ fn print_approved(report: &ApproveReport) -> Result<(), Failure> {
     }
     print_line(&format!("index {} (from {})", report.index_url, report.index_from))?;
     print_line(&format!("files behind {}", report.file_bases.join(", ")))?;
+    let hint = if report.change.is_empty() { "nothing is staged" } else { "`tufgate repo publish` makes it so" };
     print_line(&format!(
-        "{} file(s) of {} project(s) approved, {} known before; `tufgate repo publish` makes it so",
+        "{} file(s) of {} project(s) approved, {} known before; {hint}",
         report.approved.len(),
         report.projects,
         report.known

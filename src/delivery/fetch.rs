@@ -55,16 +55,16 @@ impl Fetch {
         inner.observer.fetch_started(&self.request.mount);
         let limit = inner.settings.fetch_max.duration();
         let stalled = DeliveryError::Stalled { target: self.target(), after: limit };
-        let outcome = tokio::time::timeout(limit, self.from_sources()).await.unwrap_or(Err(stalled));
+        let outcome = tokio::time::timeout(limit, self.try_sources()).await.unwrap_or(Err(stalled));
         let result = outcome.as_ref().map(|_| ());
         inner.observer.fetch_finished(&self.request.mount, self.received, begun.elapsed(), result);
         outcome
     }
 
-    async fn from_sources(&mut self) -> Outcome {
+    async fn try_sources(&mut self) -> Outcome {
         let mut worst = None;
         for source in self.request.sources.clone() {
-            let error = match self.from_source(&source).await {
+            let error = match self.try_source(&source).await {
                 Ok(blob) => return Ok(blob),
                 Err(error) => error,
             };
@@ -90,7 +90,7 @@ impl Fetch {
         self.inner.verdicts.refuse(&self.request.expected, source, error.clone());
     }
 
-    async fn from_source(&mut self, source: &Url) -> Outcome {
+    async fn try_source(&mut self, source: &Url) -> Outcome {
         let mut ingest = self.begin(source).await?;
         let mut etag: Option<String> = None;
         let mut breaks = 0;

@@ -155,7 +155,7 @@ pub enum Body {
     /// All of it, verified.
     Verified(Blob),
     /// All of it, the end held back until it is verified.
-    Early(EarlyBody),
+    Early(Box<EarlyBody>),
 }
 
 /// Obtains verified bytes. Cheap to clone.
@@ -290,7 +290,8 @@ impl Inner {
                 self.observer.released_early(&request.mount);
                 let held_back = self.settings.held_back.bytes().max(1);
                 let reauthorise = want.reauthorise.clone();
-                Ok(Body::Early(EarlyBody::new(Arc::clone(flight), progress.attempt, held_back, reauthorise)))
+                let body = EarlyBody::new(Arc::clone(flight), progress.attempt, held_back, reauthorise);
+                Ok(Body::Early(Box::new(body)))
             }
         }
     }

@@ -299,7 +299,7 @@ async fn verified(delivered: Result<Delivered, DeliveryError>) -> Bytes {
 
 fn is_early(delivered: Result<Delivered, DeliveryError>) -> EarlyBody {
     match delivered.unwrap().body {
-        Body::Early(body) => body,
+        Body::Early(body) => *body,
         Body::Verified(_) => panic!("verified"),
     }
 }
@@ -511,10 +511,17 @@ async fn the_failure_at_one_mounts_source_is_not_that_of_another() {
     rig.script.set(&url("bad"), [steps(vec![Step::Wait(Arc::clone(&gate)), Step::Send(Bytes::from(vec![0; 1000]))])]);
     rig.script.set(&url("good"), [whole(&bytes)]);
     let (at_bad, at_good) = (request(&bytes, &["bad"]), request(&bytes, &["good"]));
-    let (bad, good, ()) = tokio::join!(rig.obtain(&at_bad), rig.obtain(&at_good), async {
-        while rig.seen.lookups.lock().unwrap().len() < 2 {
+    let after = async |count: usize| {
+        while rig.seen.lookups.lock().unwrap().len() < count {
             tokio::task::yield_now().await;
         }
+    };
+    let second = async {
+        after(1).await;
+        rig.obtain(&at_good).await
+    };
+    let (bad, good, ()) = tokio::join!(rig.obtain(&at_bad), second, async {
+        after(2).await;
         gate.notify_one();
     });
     assert_eq!(bad.unwrap_err().reason(), "hash");
@@ -746,6 +753,15 @@ async fn trust_is_asked_again_before_the_held_back_end() {
     assert_eq!(got, 300_000 - (64 << 10));
 }
 
+/// The file of the only fill: nameless ones are found among the open files of this process.
+fn growing_file(folder: &Path) -> std::path::PathBuf {
+    let named = files_below(&folder.join("cache/tmp"));
+    let open = fs::read_dir("/proc/self/fd").into_iter().flatten().map(|entry| entry.unwrap().path());
+    let within =
+        |path: &std::path::PathBuf| fs::read_link(path).is_ok_and(|to| to.starts_with(folder.join("cache/tmp")));
+    named.into_iter().chain(open.filter(within)).next().unwrap()
+}
+
 #[tokio::test]
 async fn a_growing_file_that_somebody_else_changed_never_completes() {
     let rig = Rig::new();
@@ -753,8 +769,7 @@ async fn a_growing_file_that_somebody_else_changed_never_completes() {
     let (answer, gate) = slow(&bytes, 200_000);
     rig.script.set(&url("a"), [answer]);
     let mut body = is_early(rig.early(&request(&bytes, &["a"])).await);
-    let growing = files_below(&rig.folder.path().join("cache/tmp")).remove(0);
-    let file = fs::OpenOptions::new().write(true).open(growing).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(growing_file(rig.folder.path())).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&file, b"evil", 1000).unwrap();
     gate.notify_one();
     let error = loop {

@@ -11,9 +11,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{
-    Layout, RepositoryError, RepositorySettings,
+    Layout, RepositoryError, RepositorySettings, journal,
     layout::{EditLock, METADATA_MAX},
-    publish,
     published::Published,
 };
 use crate::{
@@ -78,7 +77,14 @@ impl Editor {
     pub fn open(dir: &Path) -> Result<Self, RepositoryError> {
         let layout = Layout::open(dir)?;
         let lock = layout.lock_editing()?;
-        let resumed = publish::resume(&layout, &layout.lock_publishing()?)?;
+        let resumed = {
+            let publishing = layout.lock_publishing()?;
+            let resumed = journal::resume(&layout, &publishing)?;
+            // Both locks are held: nobody else writes in these.
+            journal::sweep(layout.dir())?;
+            journal::sweep(&layout.staged())?;
+            resumed
+        };
         let settings = layout.settings()?;
         let published = Published::read(&layout)?;
         let root = read_draft(&layout, ROOT_DRAFT)?;
@@ -144,7 +150,7 @@ impl Editor {
         let Some(file) = self.targets().targets.get(path) else { return Ok(None) };
         let digests = file.hashes.digests().map_err(|why| RepositoryError::damaged(self.layout.metadata(), why))?;
         let Some(sha256) = digests.sha256().map(Digest::to_hex) else { return Ok(None) };
-        let published = self.layout.targets().join(publish::stored_path(path, &sha256)?);
+        let published = self.layout.targets().join(journal::stored_path(path, &sha256)?);
         for place in [self.layout.staged_files().join(&sha256), published] {
             match files::read_bounded(&place, METADATA_MAX) {
                 Ok(bytes) if digests.check(&bytes).is_ok() => return Ok(Some(bytes)),
@@ -310,7 +316,7 @@ fn store(layout: &Layout, content: StoredContent<'_>, path: &TargetPath) -> Resu
         .next()
         .ok_or_else(|| RepositoryError::Encode { what: "a digest", why: "none was computed".to_owned() })?;
     // Refused here rather than at publication: the path must be one that can be stored.
-    publish::stored_path(path, &digest.to_hex())?;
+    journal::stored_path(path, &digest.to_hex())?;
     temporary.as_file().sync_all().map_err(failed())?;
     temporary.persist(folder.join(digest.to_hex())).map_err(|error| failed()(error.error))?;
     files::sync_folder(&folder)?;

@@ -235,8 +235,8 @@ impl KeyFolder {
     }
 
     /// Loads those of `keyids` whose private keys lie here.
-    pub fn signers(&self, keyids: &[KeyId]) -> Result<Vec<FileKey>, RepositoryError> {
-        let mut signers = Vec::new();
+    pub fn signers(&self, keyids: &[KeyId]) -> Result<Vec<Box<dyn Signer>>, RepositoryError> {
+        let mut signers: Vec<Box<dyn Signer>> = Vec::new();
         for (keyid, path) in self.list()? {
             if !keyids.iter().any(|wanted| wanted.as_str() == keyid) {
                 continue;
@@ -246,7 +246,7 @@ impl KeyFolder {
                 let why = format!("its key id is {}, {} says {keyid}", key.public.keyid, public_path(&path).display());
                 return Err(RepositoryError::BadKey { path, why });
             }
-            signers.push(key);
+            signers.push(Box::new(key));
         }
         Ok(signers)
     }
@@ -384,6 +384,6 @@ mod tests {
         fs::set_permissions(&root, fs::Permissions::from_mode(0o644)).unwrap();
         let signers = KeyFolder::new(folder.path().to_owned()).signers(&[online.public.key_id().unwrap()]).unwrap();
         assert_eq!(signers.len(), 1);
-        assert_eq!(signers[0].public, online.public);
+        assert_eq!(signers[0].public(), online.public());
     }
 }

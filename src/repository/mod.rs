@@ -6,6 +6,7 @@
 
 pub mod editor;
 pub mod error;
+mod journal;
 pub mod keys;
 pub mod layout;
 mod online;

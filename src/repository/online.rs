@@ -8,7 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Layout, RepositoryError,
-    publish::{Making, PublishedRole, commit, due_at, resume},
+    journal::{commit, resume},
+    publish::{Making, PublishedRole, due_at},
     published::Online,
 };
 use crate::base::{Clock, SharedClock};

@@ -8,16 +8,17 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     num::NonZeroU32,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use jiff::Timestamp as Moment;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{
     Change, Editor, Layout, Lifetimes, RepositoryError,
-    keys::{KeyFolder, PublicPart, Signer as _},
-    layout::{METADATA_MAX, PublishLock, own_folder},
+    journal::{Pending, PendingFile, StoredFile, commit, stored_path, write_out},
+    keys::{KeyFolder, PublicPart},
+    layout::METADATA_MAX,
     published::{Online, Overlay, Published},
 };
 use crate::{
@@ -26,16 +27,13 @@ use crate::{
         files::{self, FileError, Mode},
     },
     tuf::{
-        KeyId, RoleName, TargetPath, canonical,
+        KeyId, RoleName, canonical,
         schema::{
             Document, Extra, MetaFile, Role, RoleKeys, Root, Signature, Snapshot, Targets, Timestamp, Version,
             format_expires,
         },
     },
 };
-
-/// The longest name of a file on disk, in bytes.
-const FILE_NAME_MAX: usize = 255;
 
 /// What a publication did.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -334,92 +332,6 @@ impl<'a> Making<'a> {
     }
 }
 
-/// A publication, ready to be written: recorded whole before the first file of it is.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Pending {
-    metadata: Vec<PendingFile>,
-    stored: Vec<StoredFile>,
-    /// Whether the staged change is part of it, and done with afterwards.
-    clears_staged: bool,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PendingFile {
-    name: String,
-    content: String,
-}
-
-/// A staged content and where it is published.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct StoredFile {
-    sha256: String,
-    to: PathBuf,
-}
-
-/// Records a publication, writes it out and strikes the record.
-pub(super) fn commit(layout: &Layout, lock: &PublishLock, pending: &Pending) -> Result<(), RepositoryError> {
-    let record = serde_json::to_vec(pending).map_err(|error| encode("the publication", error))?;
-    files::write_atomic(&layout.pending(), &record, Mode::Private)?;
-    resume(layout, lock).map(drop)
-}
-
-/// Finishes a publication that was recorded; whether there was one.
-pub(super) fn resume(layout: &Layout, _lock: &PublishLock) -> Result<bool, RepositoryError> {
-    let path = layout.pending();
-    let record = match files::read_bounded(&path, crate::base::ByteSize(METADATA_MAX.bytes().saturating_mul(3))) {
-        Ok(record) => record,
-        Err(error) if error.is_not_found() => return Ok(false),
-        Err(error) => return Err(error.into()),
-    };
-    let pending: Pending = serde_json::from_slice(&record).map_err(|error| RepositoryError::damaged(&path, error))?;
-    write_out(layout, &pending)?;
-    if pending.clears_staged {
-        super::editor::clear_staged(layout)?;
-    }
-    fs::remove_file(&path).map_err(FileError::at("remove", &path))?;
-    files::sync_folder(&layout.staged())?;
-    Ok(true)
-}
-
-/// Writes the files of a publication in their order. Repeatable.
-fn write_out(layout: &Layout, pending: &Pending) -> Result<(), RepositoryError> {
-    for stored in &pending.stored {
-        place(layout, stored)?;
-    }
-    for file in &pending.metadata {
-        files::write_atomic(&layout.metadata().join(&file.name), file.content.as_bytes(), Mode::Public)?;
-    }
-    Ok(())
-}
-
-/// Copies a staged content to its published place. What lies there already has the same name, so the same digest.
-fn place(layout: &Layout, stored: &StoredFile) -> Result<(), RepositoryError> {
-    let to = layout.targets().join(&stored.to);
-    if to.symlink_metadata().is_ok() {
-        return Ok(());
-    }
-    let mut folder = layout.targets();
-    for part in stored.to.parent().into_iter().flat_map(Path::components) {
-        folder.push(part);
-        own_folder(&folder, 0o755)?;
-    }
-    let from = layout.staged_files().join(&stored.sha256);
-    let copied = || -> std::io::Result<()> {
-        use std::os::unix::fs::PermissionsExt as _;
-        let mut file = tempfile::Builder::new().prefix(".tmp-").tempfile_in(&folder)?;
-        std::io::copy(&mut fs::File::open(&from)?, &mut file)?;
-        file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
-        file.as_file().sync_all()?;
-        file.persist(&to)?;
-        Ok(())
-    };
-    copied().map_err(FileError::at("publish", &to))?;
-    Ok(files::sync_folder(&folder)?)
-}
-
 /// The contents that the staged change stores and that are not published yet.
 fn staged_contents(layout: &Layout, editor: &Editor) -> Result<Vec<StoredFile>, RepositoryError> {
     let Some(targets) = editor.staged_targets() else { return Ok(Vec::new()) };
@@ -437,24 +349,6 @@ fn staged_contents(layout: &Layout, editor: &Editor) -> Result<Vec<StoredFile>, 
             stored.push(StoredFile { to: stored_path(path, &sha256)?, sha256 });
         }
     }
-    Ok(stored)
-}
-
-/// Where a stored target lies below `published/targets`: `a/b` becomes `a/<sha256>.b` (§6.2).
-pub(super) fn stored_path(path: &TargetPath, sha256: &str) -> Result<PathBuf, RepositoryError> {
-    let refuse =
-        |why: &'static str| RepositoryError::TargetPath { path: path.as_str().chars().take(200).collect(), why };
-    let parts: Vec<&str> = path.as_str().split('/').collect();
-    if parts.iter().any(|part| matches!(*part, "" | "." | "..") || part.contains('\\')) {
-        return Err(refuse("it has an empty, `.` or `..` segment or a backslash"));
-    }
-    let (name, folders) = parts.split_last().ok_or_else(|| refuse("it is empty"))?;
-    let name = format!("{sha256}.{name}");
-    if folders.iter().chain([&name.as_str()]).any(|part| part.len() > FILE_NAME_MAX) {
-        return Err(refuse("a segment is longer than a file name may be"));
-    }
-    let mut stored: PathBuf = folders.iter().collect();
-    stored.push(name);
     Ok(stored)
 }
 

@@ -183,6 +183,19 @@ fn a_publication_that_was_cut_off_is_finished_by_the_next_command() {
 }
 
 #[test]
+fn what_killed_commands_left_half_written_is_swept_away() {
+    let Made { dir, clock, .. } = &made();
+    let debris =
+        ["", "staged/", "staged/files/", "published/metadata/"].map(|folder| dir.join(format!("{folder}.tmp-x")));
+    for path in &debris {
+        fs::write(path, b"half").unwrap();
+    }
+    stage(dir, "a", b"a");
+    publish(dir, clock).unwrap();
+    assert!(debris.iter().all(|path| !path.exists()));
+}
+
+#[test]
 fn a_reader_never_sees_a_mix_while_publications_come_one_after_the_other() {
     let Made { dir, clock, .. } = &made();
     let done = AtomicBool::new(false);

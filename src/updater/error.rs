@@ -58,6 +58,16 @@ pub enum UpdaterError {
         /// What the configuration allows.
         max: Span,
     },
+    /// This machine's clock stands before a moment that is past for certain: expiry cannot be judged by it.
+    #[error("the clock says {now}, but {mark} has passed when repository \"{repository}\" was refreshed")]
+    Clock {
+        /// The repository.
+        repository: String,
+        /// What the clock says.
+        now: Timestamp,
+        /// What has passed.
+        mark: Timestamp,
+    },
     /// One version has been trusted for too long (`expiry_max`).
     #[error("{role} {version} of repository \"{repository}\" is unchanged since {since}, more than {max} ago")]
     Unchanged {
@@ -177,6 +187,7 @@ impl UpdaterError {
             Self::NotLoaded { .. }
             | Self::TooLarge { .. }
             | Self::Stale { .. }
+            | Self::Clock { .. }
             | Self::Unchanged { .. }
             | Self::RootTooOld { .. }
             | Self::RootPin { .. }
@@ -195,6 +206,7 @@ impl UpdaterError {
             Self::NotLoaded { why: Some(why), .. } if why.is_refusal() => why.reason(),
             Self::NotLoaded { .. } => "not_loaded",
             Self::Stale { .. } => "stale",
+            Self::Clock { .. } => "clock",
             Self::Unchanged { .. } => "expired",
             Self::RootTooOld { .. } => "version",
             Self::RootPin { .. } | Self::Target { .. } => "hash",

@@ -51,6 +51,7 @@ impl Repository {
 
     async fn note_success(&self, work: &mut Work) -> Result<(), UpdaterError> {
         work.progress.last_success = Some(self.clock.now());
+        work.progress.clock_mark = Some(self.advance_mark());
         let progress = work.progress.clone();
         self.save(move |store| store.save_progress(&progress)).await
     }
@@ -61,7 +62,7 @@ impl Repository {
         match result {
             Ok(()) => {
                 let (last_success, last_attempt) = (Some(self.clock.now()), condition.last_attempt);
-                *condition = Condition { last_success, last_attempt, ..Condition::default() };
+                *condition = Condition { last_success, last_attempt, mark: condition.mark, ..Condition::default() };
                 tracing::debug!(repository = %self.settings.name, "metadata is up to date");
             }
             Err(error) => {
@@ -75,12 +76,13 @@ impl Repository {
             }
         }
         drop(condition);
-        self.observer.refreshed(&self.settings.name, &result.as_ref().map(|()| ()));
+        self.observer.refreshed(&self.settings.name, &result.as_ref().copied());
     }
 
     /// The workflow. The time is fixed at its start (§5.1).
     async fn update(&self, work: &mut Work) -> Result<(), UpdaterError> {
         let now = self.clock.now();
+        self.check_clock(self.condition().mark, now)?;
         let mut chain = self.anchor(work).await?;
         let before = chain.version();
         let followed = self.follow_roots(&mut chain, work).await;
@@ -132,8 +134,7 @@ impl Repository {
             let Some(next) = self.next_root(chain, answers)? else { return Ok(()) };
             *chain = next;
             self.keep_root(chain).await?;
-            work.floors.record_root(chain.anchor(), chain.version());
-            self.keep_floors(&work.floors).await?;
+            self.raise(work, |floors| floors.record_root(chain.anchor(), chain.version())).await?;
         }
         Err(UpdaterError::Rotations { repository: self.settings.name.clone(), limit: ROOT_ROTATIONS_MAX })
     }
@@ -204,9 +205,9 @@ impl Repository {
         let Some((found, mirror)) = best else { return Err(self.worst(errors)) };
         let timestamp = found.timestamp().clone();
         if work.floors.timestamp() != Some(timestamp.bytes()) {
-            work.floors.record_timestamp(&timestamp);
+            // The floor first: a crash in between costs nothing, it has the bytes.
+            self.raise(work, |floors| floors.record_timestamp(&timestamp)).await?;
             self.keep_role(timestamp.name(), timestamp.shared_bytes()).await?;
-            self.keep_floors(&work.floors).await?;
         } else if self.store.role(timestamp.name()).as_deref() != Some(timestamp.bytes()) {
             // The file was damaged or deleted; the floor has its bytes.
             self.keep_role(timestamp.name(), timestamp.shared_bytes()).await?;
@@ -225,17 +226,15 @@ impl Repository {
         let stored = self.store.role(&RoleName::snapshot());
         if let Some(accepted) = stored.and_then(|bytes| stage.clone().accept(bytes, now).ok()) {
             if work.floors.snapshot() != Some(accepted.snapshot().bytes()) {
-                work.floors.record_snapshot(accepted.snapshot());
-                self.keep_floors(&work.floors).await?;
+                self.raise(work, |floors| floors.record_snapshot(accepted.snapshot())).await?;
             }
             return Ok(accepted);
         }
         let accept = |bytes| stage.clone().accept(bytes, now);
         let accepted = self.first_accepted(stage.request(), mirror, accept).await?;
         let snapshot = accepted.snapshot();
-        work.floors.record_snapshot(snapshot);
+        self.raise(work, |floors| floors.record_snapshot(snapshot)).await?;
         self.keep_role(snapshot.name(), snapshot.shared_bytes()).await?;
-        self.keep_floors(&work.floors).await?;
         Ok(accepted)
     }
 
@@ -280,9 +279,14 @@ impl Repository {
         self.save(move |store| store.save_role(&role, &bytes)).await
     }
 
-    async fn keep_floors(&self, floors: &Floors) -> Result<(), UpdaterError> {
+    /// Raises the floors. They count as raised only once they are on disk.
+    async fn raise(&self, work: &mut Work, record: impl FnOnce(&mut Floors)) -> Result<(), UpdaterError> {
+        let mut floors = work.floors.clone();
+        record(&mut floors);
         let bytes = floors.to_json();
-        self.save(move |store| store.save_floors(&bytes)).await
+        self.save(move |store| store.save_floors(&bytes)).await?;
+        work.floors = floors;
+        Ok(())
     }
 
     /// Writes without holding up other tasks: a write ends with two fsyncs.
@@ -359,29 +363,31 @@ impl Repository {
         self.store.save_latest_root(chain.root().bytes()).map_err(self.state_error())
     }
 
-    /// The rollback record. Where it is gone or damaged, stored metadata that is signed stands in for it; where there
-    /// is none of that either, a damaged record is an error and a missing one a new beginning.
+    /// The rollback record, raised by what is stored and signed: a crash may have come between the two. Where it is
+    /// damaged and nothing that is signed can stand in for it, that is an error; a missing one is a new beginning.
     fn restore_floors(&self, chain: Option<&RootStage>) -> Result<Floors, UpdaterError> {
-        let detail = match self.store.floors() {
-            Ok(None) => None,
+        let (found, damage) = match self.store.floors() {
+            Ok(None) => (Floors::new(), None),
             Ok(Some(bytes)) => match Floors::from_json(&bytes) {
-                Ok(floors) => return Ok(floors),
-                Err(error) => Some(error.to_string()),
+                Ok(floors) => (floors, None),
+                Err(error) => (Floors::new(), Some(error.to_string())),
             },
-            Err(error) => Some(error.to_string()),
+            Err(error) => (Floors::new(), Some(error.to_string())),
         };
-        let rebuilt = chain.map(|chain| rebuild_floors(&self.store, chain)).unwrap_or_default();
-        if let Some(detail) = &detail {
-            if rebuilt.timestamp().is_none() {
-                let repository = self.settings.name.clone();
-                return Err(UpdaterError::Damaged { repository, detail: detail.clone() });
+        let mut raised = found.clone();
+        if let Some(chain) = chain {
+            raise_floors(&mut raised, &self.store, chain);
+        }
+        if let Some(detail) = damage {
+            if raised.timestamp().is_none() {
+                return Err(UpdaterError::Damaged { repository: self.settings.name.clone(), detail });
             }
             tracing::warn!(repository = %self.settings.name, %detail, "the rollback record is damaged; stored metadata stands in for it");
         }
-        if detail.is_some() || rebuilt.timestamp().is_some() {
-            self.store.save_floors(&rebuilt.to_json()).map_err(self.state_error())?;
+        if raised != found {
+            self.store.save_floors(&raised.to_json()).map_err(self.state_error())?;
         }
-        Ok(rebuilt)
+        Ok(raised)
     }
 }
 
@@ -424,19 +430,17 @@ fn first_usable<T>(
     last
 }
 
-/// Floors from stored metadata, expired or not.
-fn rebuild_floors(store: &Store, chain: &RootStage) -> Floors {
-    let mut floors = Floors::new();
+/// Raises floors to what is stored, signed and no older, expired or not.
+fn raise_floors(floors: &mut Floors, store: &Store, chain: &RootStage) {
     floors.record_root(chain.anchor(), chain.version());
-    let Ok(stage) = chain.clone().finish(BEFORE_ALL_EXPIRY) else { return floors };
-    let Some(bytes) = store.role(&RoleName::timestamp()) else { return floors };
-    let Ok(stage) = stage.accept(bytes, &Floors::new(), BEFORE_ALL_EXPIRY) else { return floors };
+    let Ok(stage) = chain.clone().finish(BEFORE_ALL_EXPIRY) else { return };
+    let Some(bytes) = store.role(&RoleName::timestamp()) else { return };
+    let Ok(stage) = stage.accept(bytes, floors, BEFORE_ALL_EXPIRY) else { return };
     floors.record_timestamp(stage.timestamp());
-    let Some(bytes) = store.role(&RoleName::snapshot()) else { return floors };
+    let Some(bytes) = store.role(&RoleName::snapshot()) else { return };
     if let Ok(stage) = stage.accept(bytes, BEFORE_ALL_EXPIRY) {
         floors.record_snapshot(stage.snapshot());
     }
-    floors
 }
 
 fn first_root(limits: &Limits) -> MetaRequest {

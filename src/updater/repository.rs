@@ -16,7 +16,7 @@ use super::{
     RefusedRefresh, Settings, UpdaterError,
     flights::Flights,
     settings::folder,
-    store::{Progress, Sighting, Store},
+    store::{Access, Progress, Sighting, Store},
 };
 use crate::{
     base::{Digest, SharedClock, Span, files, files::FileError},
@@ -93,6 +93,22 @@ pub(super) struct Condition {
     pub(super) refused: Option<UpdaterError>,
     pub(super) last_attempt: Option<Instant>,
     pub(super) failures: u32,
+    pub(super) mark: Option<Mark>,
+}
+
+/// A moment of wall time that has passed at `at`. It moves on with the time that this program runs, and with nothing
+/// else: a clock that jumps ahead for a while does not carry it away.
+#[derive(Clone, Copy)]
+pub(super) struct Mark {
+    wall: Timestamp,
+    at: Instant,
+}
+
+impl Mark {
+    fn now(self) -> Timestamp {
+        let ran = SignedDuration::try_from(self.at.elapsed()).unwrap_or(SignedDuration::ZERO);
+        self.wall.checked_add(ran).unwrap_or(self.wall)
+    }
 }
 
 /// A repository as status pages show it.
@@ -157,11 +173,36 @@ impl Repository {
         clock: SharedClock,
         observer: Arc<dyn Observer>,
     ) -> Result<Arc<Self>, UpdaterError> {
+        Self::open_with(settings, state, Access::Write, client, clock, observer)
+    }
+
+    /// Like [`Repository::open`], for commands that look at the state of a running gate: it starts from what is stored
+    /// there and writes nothing, whatever it refreshes stays in memory.
+    pub fn open_to_read(
+        settings: Settings,
+        state_dir: &Path,
+        client: Client,
+        clock: SharedClock,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Arc<Self>, UpdaterError> {
+        settings.check()?;
+        let state = state_dir.join(&settings.name);
+        Self::open_with(settings, &state, Access::Read, client, clock, observer)
+    }
+
+    fn open_with(
+        settings: Settings,
+        state: &Path,
+        access: Access,
+        client: Client,
+        clock: SharedClock,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Arc<Self>, UpdaterError> {
         settings.check()?;
         let mirrors: Vec<Url> = settings.metadata_url.iter().map(folder).collect();
         let targets = settings.targets_url.as_ref().map(folder);
         let name = settings.name.clone();
-        let store = Store::open(state.to_owned(), settings.limits()).map_err(in_state(&name))?;
+        let store = Store::open(state.to_owned(), settings.limits(), access).map_err(in_state(&name))?;
         let work = Work { chain: None, floors: Floors::new(), progress: store.progress() };
         let roles = moka::future::Cache::builder()
             .weigher(|_, role: &Arc<DelegatedTargets>| {
@@ -177,7 +218,7 @@ impl Repository {
             clock,
             observer,
             store: Arc::new(store),
-            condition: Mutex::new(Condition { last_success: work.progress.last_success, ..Condition::default() }),
+            condition: Mutex::new(Condition::at_start(&work.progress)),
             work: tokio::sync::Mutex::new(work),
             live: ArcSwapOption::empty(),
             refreshes: Flights::new(),
@@ -216,6 +257,7 @@ impl Repository {
             let why = condition.refused.clone().or_else(|| condition.last_error.clone()).map(Box::new);
             return Err(UpdaterError::NotLoaded { repository: self.settings.name.clone(), why });
         };
+        self.check_clock(condition.mark, now)?;
         live.set.check_current(now).map_err(|source| self.tuf(source))?;
         if let Some(refused) = &condition.refused {
             return Err(refused.clone());
@@ -273,6 +315,23 @@ impl Repository {
         error.is_refusal() && self.settings.refused_refresh == RefusedRefresh::Refuse
     }
 
+    /// Refuses a clock that stands before what is past for certain.
+    pub(super) fn check_clock(&self, mark: Option<Mark>, now: Timestamp) -> Result<(), UpdaterError> {
+        let Some(mark) = mark.map(Mark::now) else { return Ok(()) };
+        if is_past(now, self.settings.clock_tolerance, mark) {
+            return Err(UpdaterError::Clock { repository: self.settings.name.clone(), now, mark });
+        }
+        Ok(())
+    }
+
+    /// What is past for certain after a success; the clock is believed the first time.
+    pub(super) fn advance_mark(&self) -> Timestamp {
+        let mut condition = self.condition();
+        let wall = condition.mark.map_or_else(|| self.clock.now(), Mark::now);
+        condition.mark = Some(Mark { wall, at: Instant::now() });
+        wall
+    }
+
     fn check_staleness(&self, last_success: Option<Timestamp>, now: Timestamp) -> Result<(), UpdaterError> {
         let (Some(max), Some(since)) = (self.settings.refresh_stale_max, last_success) else { return Ok(()) };
         if is_past(since, max, now) {
@@ -296,6 +355,13 @@ impl Repository {
 impl fmt::Debug for Repository {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Repository").field("name", &self.settings.name).finish_non_exhaustive()
+    }
+}
+
+impl Condition {
+    fn at_start(progress: &Progress) -> Self {
+        let mark = progress.clock_mark.map(|wall| Mark { wall, at: Instant::now() });
+        Self { last_success: progress.last_success, mark, ..Self::default() }
     }
 }
 

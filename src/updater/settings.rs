@@ -69,6 +69,10 @@ pub struct Settings {
     /// Longest time for one refresh as a whole.
     #[serde(default = "defaults::refresh_deadline")]
     pub refresh_deadline: Span,
+    /// How far the clock may stand behind a moment that is past for certain, before everything is refused. To begin
+    /// anew after the clock was wrong, remove the file `progress` from the repository's state.
+    #[serde(default = "defaults::clock_tolerance")]
+    pub clock_tolerance: Span,
     /// How long the first look-ups after a start wait for the first refresh, before stored metadata answers.
     #[serde(default = "defaults::first_refresh_wait")]
     pub first_refresh_wait: Span,
@@ -115,6 +119,9 @@ mod defaults {
     pub(super) fn refresh_deadline() -> Span {
         Span::mins(5)
     }
+    pub(super) fn clock_tolerance() -> Span {
+        Span::mins(5)
+    }
     pub(super) fn first_refresh_wait() -> Span {
         Span::secs(5)
     }
@@ -145,6 +152,7 @@ impl Settings {
             roles_memory_max: defaults::roles_memory_max(),
             metadata_deadline: defaults::metadata_deadline(),
             refresh_deadline: defaults::refresh_deadline(),
+            clock_tolerance: defaults::clock_tolerance(),
             first_refresh_wait: defaults::first_refresh_wait(),
             demand_pause: defaults::demand_pause(),
         }

@@ -35,7 +35,15 @@ const PROGRESS_MAX: ByteSize = ByteSize::kib(64);
 #[derive(Debug)]
 pub(super) struct Store {
     folder: PathBuf,
+    access: Access,
     limits: Limits,
+}
+
+/// Whether a process may change the state, or only looks at that of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    Write,
+    Read,
 }
 
 /// When what was seen; losing it forgives age, never a rollback.
@@ -44,6 +52,8 @@ pub(super) struct Store {
 pub(super) struct Progress {
     /// The last refresh that succeeded.
     pub(super) last_success: Option<Timestamp>,
+    /// A moment that is past for certain: the time of the first success, moved on by the time that programs then ran.
+    pub(super) clock_mark: Option<Timestamp>,
     /// By role: the version and digest that are trusted now, and when they first were.
     pub(super) first_seen: BTreeMap<String, Sighting>,
 }
@@ -56,11 +66,14 @@ pub(super) struct Sighting {
 }
 
 impl Store {
-    /// Opens the folder, which is created where it is missing and made private.
-    pub(super) fn open(folder: PathBuf, limits: Limits) -> Result<Self, FileError> {
-        files::private_folder(&folder)?;
-        files::private_folder(&folder.join("roots"))?;
-        Ok(Self { folder, limits })
+    /// Opens the folder. To write, it is created where it is missing and made private; to read, nothing is touched,
+    /// and whatever is saved is forgotten.
+    pub(super) fn open(folder: PathBuf, limits: Limits, access: Access) -> Result<Self, FileError> {
+        if access == Access::Write {
+            files::private_folder(&folder)?;
+            files::private_folder(&folder.join("roots"))?;
+        }
+        Ok(Self { folder, access, limits })
     }
 
     /// A root of the history; `None` where it is missing or unreadable: then it is fetched again.
@@ -70,7 +83,7 @@ impl Store {
 
     /// Adds a root to the history and makes it `root.json`.
     pub(super) fn save_root(&self, version: Version, bytes: &[u8]) -> Result<(), FileError> {
-        files::write_atomic(&self.root_path(version), bytes, Mode::Private)?;
+        self.write(&self.root_path(version), bytes)?;
         self.save_latest_root(bytes)
     }
 
@@ -80,7 +93,7 @@ impl Store {
         if self.read(&path, self.limits.root).as_deref() == Some(bytes) {
             return Ok(());
         }
-        files::write_atomic(&path, bytes, Mode::Private)
+        self.write(&path, bytes)
     }
 
     /// A role other than root; `None` where it is missing or unreadable: then it is fetched again.
@@ -91,13 +104,16 @@ impl Store {
     /// Keeps a role other than root.
     pub(super) fn save_role(&self, role: &RoleName, bytes: &[u8]) -> Result<(), FileError> {
         match self.role_path(role) {
-            Some(path) => files::write_atomic(&path, bytes, Mode::Private),
+            Some(path) => self.write(&path, bytes),
             None => Ok(()),
         }
     }
 
     /// Removes delegated roles that are not in `listed` any more.
     pub(super) fn retain_roles(&self, listed: &HashSet<String>) {
+        if self.access == Access::Read {
+            return;
+        }
         let Ok(entries) = fs::read_dir(&self.folder) else { return };
         for entry in entries.flatten() {
             let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
@@ -122,7 +138,7 @@ impl Store {
 
     /// Replaces the rollback record.
     pub(super) fn save_floors(&self, bytes: &[u8]) -> Result<(), FileError> {
-        files::write_atomic(&self.folder.join("floors"), bytes, Mode::Private)
+        self.write(&self.folder.join("floors"), bytes)
     }
 
     /// When what was seen.
@@ -134,7 +150,14 @@ impl Store {
     /// Replaces the record of what was seen when.
     pub(super) fn save_progress(&self, progress: &Progress) -> Result<(), FileError> {
         let bytes = serde_json::to_vec(progress).unwrap_or_default();
-        files::write_atomic(&self.folder.join("progress"), &bytes, Mode::Private)
+        self.write(&self.folder.join("progress"), &bytes)
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+        match self.access {
+            Access::Write => files::write_atomic(path, bytes, Mode::Private),
+            Access::Read => Ok(()),
+        }
     }
 
     fn root_path(&self, version: Version) -> PathBuf {
@@ -171,7 +194,7 @@ mod tests {
     use super::*;
 
     fn store(folder: &Path) -> Store {
-        Store::open(folder.join("repo"), Limits::default()).unwrap()
+        Store::open(folder.join("repo"), Limits::default(), Access::Write).unwrap()
     }
 
     #[test]

@@ -18,6 +18,7 @@ use std::{
     },
 };
 
+use bytes::Bytes;
 use rustix::{
     fs::{AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, UTIME_NOW},
     io::Errno,
@@ -30,7 +31,7 @@ use crate::{
         files::{self, FileError},
     },
     cache::{
-        blob::{BlobId, Stamp},
+        blob::{BlobId, READ_CHUNK, Stamp, read_at},
         error::CacheError,
     },
 };
@@ -44,7 +45,27 @@ pub(super) struct Folder {
     root: PathBuf,
     faults: Faults,
     next: Arc<AtomicU64>,
+    /// Whether files can be made without a name here, and be named later.
+    nameless: bool,
 }
+
+/// A file that is being written: it has no name yet, or one under `tmp/`.
+pub(super) struct Temporary {
+    pub(super) file: Arc<File>,
+    name: Option<String>,
+    folder: Folder,
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if let (Some(name), Ok(tmp)) = (&self.name, self.folder.directory("tmp")) {
+            let _ = rustix::fs::unlinkat(&tmp, name.as_str(), AtFlags::empty());
+        }
+    }
+}
+
+/// Gets a path, and what blob it is where it is one.
+pub(super) type Visit<'a> = dyn FnMut(&Path, Option<(BlobId, &fs::Metadata)>) + 'a;
 
 /// What lies at a blob's place.
 pub(super) enum Found {
@@ -60,7 +81,7 @@ impl Folder {
     /// Opens or creates the folder: 0700, this user's, of a known format. Wipes what a killed process left.
     pub(super) fn open(root: &Path, faults: Faults) -> Result<Self, CacheError> {
         files::private_folder(root)?;
-        let folder = Self::at(root, faults);
+        let mut folder = Self::at(root, faults);
         match folder.format()? {
             Some(FORMAT) => {}
             Some(found) if found > FORMAT => {
@@ -73,6 +94,7 @@ impl Folder {
         for name in ["tmp", "blobs"] {
             files::private_folder(&root.join(name))?;
         }
+        folder.nameless = folder.try_nameless().is_ok();
         Ok(folder)
     }
 
@@ -89,7 +111,7 @@ impl Folder {
     }
 
     fn at(root: &Path, faults: Faults) -> Self {
-        Self { root: root.to_owned(), faults, next: Arc::default() }
+        Self { root: root.to_owned(), faults, next: Arc::default(), nameless: false }
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -131,14 +153,25 @@ impl Folder {
         Ok(Found::File(file, stamp))
     }
 
-    /// A new empty file under `tmp/`, for reading and writing.
-    pub(super) fn create_temporary(&self) -> io::Result<(File, String)> {
+    /// A new empty file for reading and writing: without a name where the file system can do that, so that nobody
+    /// else can open it and nothing is left of it after a crash.
+    pub(super) fn create_temporary(&self) -> io::Result<Temporary> {
         self.faults.strike("create")?;
         let tmp = self.directory("tmp")?;
+        if self.nameless {
+            let file = File::from(nameless::create(&tmp)?);
+            return Ok(Temporary { file: Arc::new(file), name: None, folder: self.clone() });
+        }
         let name = self.temporary_name("fill");
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&tmp, name.as_str(), flags, Mode::RUSR | Mode::WUSR)?;
-        Ok((File::from(file), name))
+        let file = File::from(rustix::fs::openat(&tmp, name.as_str(), flags, Mode::RUSR | Mode::WUSR)?);
+        Ok(Temporary { file: Arc::new(file), name: Some(name), folder: self.clone() })
+    }
+
+    /// Like reading [`READ_CHUNK`] bytes of `file`.
+    pub(super) fn read_chunk(&self, file: &File, offset: u64) -> io::Result<Bytes> {
+        self.faults.strike("read")?;
+        read_at(file, offset, READ_CHUNK)
     }
 
     pub(super) fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
@@ -147,10 +180,11 @@ impl Folder {
         file.write_all_at(bytes, offset)
     }
 
-    /// Makes a temporary file the blob `id`: its bytes reach the disk before its name does.
-    pub(super) fn put_in_service(&self, temporary: &str, file: &File, id: &BlobId) -> io::Result<()> {
+    /// Makes a temporary file the blob `id`: its bytes reach the disk before its name does. What it looks like then.
+    pub(super) fn put_in_service(&self, temporary: &mut Temporary, id: &BlobId) -> io::Result<Stamp> {
         self.faults.strike("sync")?;
-        file.sync_data()?;
+        temporary.file.sync_data()?;
+        let written = Stamp::of(&temporary.file)?;
         let hex = id.digest().to_hex();
         let shard = match self.shard(id, &hex, true) {
             Err(Errno::LOOP | Errno::NOTDIR) => {
@@ -159,24 +193,46 @@ impl Folder {
             }
             other => other?,
         };
-        self.faults.strike("rename")?;
         let tmp = self.directory("tmp")?;
-        match rustix::fs::renameat(&tmp, temporary, &shard, hex.as_str()) {
+        let name = self.name(temporary, &tmp)?;
+        self.faults.strike("rename")?;
+        match rustix::fs::renameat(&tmp, name.as_str(), &shard, hex.as_str()) {
             Err(Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST) => {
                 self.set_aside(id)?;
-                rustix::fs::renameat(&tmp, temporary, &shard, hex.as_str())?;
+                rustix::fs::renameat(&tmp, name.as_str(), &shard, hex.as_str())?;
             }
             other => other?,
         }
+        temporary.name = None;
         self.faults.strike("sync_folder")?;
         rustix::fs::fsync(&shard)?;
-        Ok(())
+        let named = Stamp::of(&temporary.file)?;
+        if named.size != written.size || named.modified != written.modified {
+            return Err(io::Error::other("it changed while it was put in service"));
+        }
+        Ok(named)
     }
 
-    pub(super) fn remove_temporary(&self, name: &str) {
-        if let Ok(tmp) = self.directory("tmp") {
-            let _ = rustix::fs::unlinkat(&tmp, name, AtFlags::empty());
+    /// The file's name under `tmp/`; it gets one where it has none, as only a rename replaces in one step.
+    fn name(&self, temporary: &mut Temporary, tmp: &OwnedFd) -> io::Result<String> {
+        if let Some(name) = &temporary.name {
+            return Ok(name.clone());
         }
+        self.faults.strike("link")?;
+        let name = self.temporary_name("fill");
+        nameless::link(&temporary.file, tmp, &name)?;
+        temporary.name = Some(name.clone());
+        Ok(name)
+    }
+
+    /// Whether it works here: the kernel, the file system and a mounted `/proc` all have their say.
+    fn try_nameless(&self) -> io::Result<()> {
+        self.faults.strike("nameless")?;
+        let tmp = self.directory("tmp")?;
+        let file = File::from(nameless::create(&tmp)?);
+        let name = self.temporary_name("probe");
+        nameless::link(&file, &tmp, &name)?;
+        Ok(rustix::fs::unlinkat(&tmp, name.as_str(), AtFlags::empty())?)
     }
 
     /// Removes a blob's file. Whether there was one.
@@ -227,7 +283,7 @@ impl Folder {
     }
 
     /// Visits every file under `blobs/` with its size and time of change, and what does not belong there with `None`.
-    pub(super) fn scan(&self, visit: &mut dyn FnMut(&Path, Option<(BlobId, &fs::Metadata)>)) -> io::Result<()> {
+    pub(super) fn scan(&self, visit: &mut Visit<'_>) -> io::Result<()> {
         for algorithm in Algorithm::ALL {
             let probe = self.root.join("blobs").join(algorithm_folder(algorithm));
             for shard in entries(&probe)? {
@@ -377,4 +433,42 @@ fn open_or_create(parent: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
         Err(errno) => return Err(errno),
     }
     open_directory(parent, name)
+}
+
+#[cfg(target_os = "linux")]
+mod nameless {
+    use std::{
+        fs::File,
+        os::fd::{AsRawFd as _, OwnedFd},
+    };
+
+    use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+
+    /// A file in `folder` that has no name.
+    pub(super) fn create(folder: &OwnedFd) -> rustix::io::Result<OwnedFd> {
+        rustix::fs::openat(folder, ".", OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)
+    }
+
+    /// Gives it one.
+    pub(super) fn link(file: &File, folder: &OwnedFd, name: &str) -> rustix::io::Result<()> {
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        rustix::fs::linkat(CWD, path.as_str(), folder, name, AtFlags::SYMLINK_FOLLOW)
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod nameless {
+    use std::{fs::File, os::fd::OwnedFd};
+
+    use rustix::io::Errno;
+
+    /// Only Linux has files without a name.
+    pub(super) fn create(_folder: &OwnedFd) -> rustix::io::Result<OwnedFd> {
+        Err(Errno::NOTSUP)
+    }
+
+    /// Never called: there is none to link.
+    pub(super) fn link(_file: &File, _folder: &OwnedFd, _name: &str) -> rustix::io::Result<()> {
+        Err(Errno::NOTSUP)
+    }
 }

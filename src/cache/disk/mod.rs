@@ -16,12 +16,12 @@ use std::{
 };
 
 pub use faults::Faults;
-use folder::{Folder, Found};
+use folder::{Folder, Found, Temporary};
 use ledger::{FileCheck, Ledger};
 pub use scrub::Inspection;
 
 use super::{
-    blob::{Blob, BlobId, Expected, READ_CHUNK, Stamp, read_at},
+    blob::{Blob, BlobId, Expected, Stamp},
     error::CacheError,
     growing::{GrowingSource, lock},
     ingest::Checked,
@@ -123,9 +123,8 @@ impl Store for DiskStore {
         let inner = &self.0;
         let reservation = Inner::reserve(inner, expected.length)?;
         let created = inner.retrying_no_space(expected.length, || inner.folder.create_temporary());
-        let (file, name) = created.map_err(FileError::at("create a file in", inner.folder.root()))?;
-        let temporary = Temporary { name, store: Arc::clone(inner), in_service: false };
-        Ok(Box::new(FileSink { file: Arc::new(file), temporary, written: 0, reservation }))
+        let temporary = created.map_err(FileError::at("create a file in", inner.folder.root()))?;
+        Ok(Box::new(FileSink { temporary, written: 0, reservation, store: Arc::clone(inner) }))
     }
 
     fn remove(&self, id: &BlobId) -> Result<bool, CacheError> {
@@ -197,7 +196,7 @@ impl Inner {
         let mut hasher = digests.hasher();
         let mut offset = 0;
         while offset < stamp.size {
-            let bytes = read_at(file, offset, READ_CHUNK).map_err(|_| "unreadable")?;
+            let bytes = self.folder.read_chunk(file, offset).map_err(|_| "unreadable")?;
             if bytes.is_empty() {
                 return Err("length");
             }
@@ -284,7 +283,9 @@ impl Inner {
             if free.saturating_sub(wanted) >= floor {
                 return Ok(());
             }
-            if !self.evict_one(Eviction::FreeSpace) {
+            // Where evicting everything would not help, nothing is.
+            let hopeless = free.saturating_add(lock(&self.ledger).bytes()).saturating_sub(wanted) < floor;
+            if hopeless || !self.evict_one(Eviction::FreeSpace) {
                 return Err(CacheError::FreeSpace { path: self.folder.root().to_owned(), floor });
             }
         }
@@ -396,57 +397,43 @@ impl Drop for Reservation {
     }
 }
 
-/// The name of a file under `tmp/`, removed when dropped.
-struct Temporary {
-    name: String,
-    store: Arc<Inner>,
-    in_service: bool,
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        if !self.in_service {
-            self.store.folder.remove_temporary(&self.name);
-        }
-    }
-}
-
-/// A fill in a file under `tmp/`.
+/// A fill in a file.
 struct FileSink {
-    file: Arc<File>,
     temporary: Temporary,
     written: u64,
     reservation: Reservation,
+    store: Arc<Inner>,
 }
 
 impl Sink for FileSink {
     fn append(&mut self, bytes: &[u8]) -> Result<(), CacheError> {
-        let store = &self.temporary.store;
-        store
-            .retrying_no_space(bytes.len() as u64, || store.folder.write_at(&self.file, bytes, self.written))
-            .map_err(FileError::at("write a file in", store.folder.root()))?;
+        let folder = &self.store.folder;
+        self.store
+            .retrying_no_space(bytes.len() as u64, || folder.write_at(&self.temporary.file, bytes, self.written))
+            .map_err(FileError::at("write a file in", folder.root()))?;
         self.written += bytes.len() as u64;
         Ok(())
     }
 
     fn growing(&self) -> GrowingSource {
-        GrowingSource::File(Arc::clone(&self.file))
+        GrowingSource::File(Arc::clone(&self.temporary.file))
     }
 
     fn finish(&mut self, proof: &Checked) -> Result<Blob, CacheError> {
-        let store = Arc::clone(&self.temporary.store);
+        let store = Arc::clone(&self.store);
         let id = proof.expected().id();
         let failed = |error| FileError::at("store", store.folder.path_of(&id))(error);
-        let stored = store.retrying_no_space(1, || store.folder.put_in_service(&self.temporary.name, &self.file, &id));
-        if let Err(error) = stored {
-            // Whether its name survives a crash is not known: it must not be there at all.
-            lock(&store.ledger).remove(&id);
-            let _ = store.folder.remove(&id);
-            return Err(failed(error).into());
-        }
-        self.temporary.in_service = true;
-        let file = self.file.try_clone().map_err(failed)?;
-        let stamp = Stamp::of(&file).map_err(failed)?;
+        let stored = store.retrying_no_space(1, || store.folder.put_in_service(&mut self.temporary, &id));
+        let in_service = stored.and_then(|stamp| Ok((stamp, self.temporary.file.try_clone()?)));
+        let (stamp, file) = match in_service {
+            Ok(stored) => stored,
+            Err(error) => {
+                // Whether its name survives a crash is not known: it must not be there at all.
+                lock(&store.ledger).remove(&id);
+                let _ = store.folder.remove(&id);
+                return Err(failed(error).into());
+            }
+        };
         let mut ledger = lock(&store.ledger);
         ledger.insert(id.clone(), stamp.size, None);
         ledger.release(std::mem::take(&mut self.reservation.bytes));

@@ -236,8 +236,12 @@ async fn a_byte_changed_while_a_blob_is_read_ends_the_read_with_an_error() {
     let blob = rig.store.get(&expected).unwrap().unwrap();
     blob.read(0, 10).await.unwrap();
     rig.tick();
-    fs::OpenOptions::new().write(true).open(rig.path(&expected)).unwrap().write_all_at(b"x", 299_999).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(rig.path(&expected)).unwrap();
+    let modified = file.metadata().unwrap().modified().unwrap();
+    file.write_all_at(b"x", 299_999).unwrap();
     assert!(blob.read(10, 10).await.is_err());
+    file.set_modified(modified).unwrap();
+    assert!(blob.read(10, 10).await.is_err(), "though its time of modification is the old one");
 }
 
 #[tokio::test]
@@ -273,12 +277,14 @@ async fn a_damaged_record_costs_hashing_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_kill_in_the_middle_of_a_fill_leaves_debris_that_the_next_open_wipes() {
+async fn a_kill_in_the_middle_of_a_fill_leaves_at_most_debris_that_the_next_open_wipes() {
     let rig = Rig::new();
+    let tmp = rig.folder.path().join("cache/tmp");
+    fs::write(tmp.join("fill-0"), b"debris where files cannot be nameless").unwrap();
+    fs::create_dir_all(tmp.join("bad-1/deep")).unwrap();
     let expected = expected(&vec![1; 1000]);
     let mut sink = rig.store.begin(&expected).unwrap();
     sink.append(&[1; 500]).unwrap();
-    assert_eq!(rig.temporaries(), 1);
     assert_eq!(rig.store.usage().reserved, 1000, "what is being written counts");
     // As after SIGKILL: nobody cleans up.
     std::mem::forget(sink);
@@ -287,6 +293,37 @@ async fn a_kill_in_the_middle_of_a_fill_leaves_debris_that_the_next_open_wipes()
     assert_eq!(rig.temporaries(), 0);
     assert_eq!(rig.store.usage(), Usage { capacity: LIMIT, complete: true, ..Usage::default() });
     assert!(rig.store.get(&expected).unwrap().is_none());
+}
+
+#[tokio::test]
+async fn where_files_must_have_names_a_fill_has_one_that_goes_with_it() {
+    let rig = Rig::new();
+    let faults = Faults::default();
+    faults.fail(Errno::NOTSUP, Some("nameless"), 0, 1);
+    let limits = DiskLimits { size_max: ByteSize(LIMIT), free_space_min: ByteSize(0) };
+    let (dir, record) = (rig.folder.path().join("cache"), rig.folder.path().join("record"));
+    let store = DiskStore::open(&dir, &record, limits, faults, Arc::new(Counting::default())).unwrap();
+    let cache = Cache::over(Arc::new(store), Spool::memory_only(ByteSize(0)), Arc::new(Counting::default()));
+    let expected = expected(&[1; 1000]);
+    for give_up in [true, false] {
+        let mut ingest = cache.ingest(&expected).await.unwrap();
+        ingest.write(vec![Bytes::from(vec![1; 1000])]).await.unwrap();
+        ingest.flush().await.unwrap();
+        assert_eq!(rig.temporaries(), 1);
+        if !give_up {
+            ingest.commit().await.unwrap();
+        }
+    }
+    assert_eq!(rig.temporaries(), 0);
+    assert!(cache.get(&expected).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_fill_has_no_name_that_anybody_could_open_before_it_is_verified() {
+    let rig = Rig::new();
+    let mut sink = rig.store.begin(&expected(&[1; 1000])).unwrap();
+    sink.append(&[1; 500]).unwrap();
+    assert_eq!(rig.temporaries(), usize::from(cfg!(not(target_os = "linux"))));
 }
 
 #[tokio::test]
@@ -498,4 +535,83 @@ async fn pruning_keeps_what_it_is_told_to_keep() {
     assert_eq!(rig.cache(0).prune(move |id| *id == keep).await.unwrap(), 1);
     assert!(rig.store.get(&kept).unwrap().is_some());
     assert!(rig.store.get(&gone).unwrap().is_none());
+}
+
+/// What may happen to a cache folder, with one of a few blobs each.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Put(u8),
+    Get(u8),
+    Remove(u8),
+    Corrupt(u8),
+    Fail(u64),
+    Restart,
+}
+
+fn events() -> impl proptest::strategy::Strategy<Value = Vec<Event>> {
+    use proptest::prelude::*;
+    let event = prop_oneof![
+        4 => (0..6_u8).prop_map(Event::Put),
+        6 => (0..6_u8).prop_map(Event::Get),
+        1 => (0..6_u8).prop_map(Event::Remove),
+        2 => (0..6_u8).prop_map(Event::Corrupt),
+        1 => (0..8_u64).prop_map(Event::Fail),
+        1 => Just(Event::Restart),
+    ];
+    proptest::collection::vec(event, 1..40)
+}
+
+fn content(which: u8) -> Vec<u8> {
+    vec![which; 100_000 + usize::from(which) * 50_000]
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 40, ..Default::default() })]
+
+    /// Six blobs of together more than the limit. The reference is a map of what may be there: a hit must be right, a
+    /// corrupt blob must miss, the budget must hold, and nothing may lie about.
+    #[test]
+    fn whatever_happens_a_hit_is_right_and_the_budget_holds(events in events()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut rig = Rig::new();
+            let mut corrupt = [false; 6];
+            for event in events {
+                match event {
+                    Event::Put(which) => {
+                        let cache = rig.cache(LIMIT);
+                        fill_and_look(&rig, &cache, &content(which)).await.unwrap();
+                        corrupt[usize::from(which)] = false;
+                    }
+                    Event::Get(which) => {
+                        let found = rig.store.get(&expected(&content(which))).ok().flatten();
+                        if let Some(blob) = found {
+                            assert!(!corrupt[usize::from(which)], "a corrupt blob was served");
+                            assert_eq!(blob.read_all().await.unwrap(), content(which));
+                        }
+                    }
+                    Event::Remove(which) => {
+                        let _ = rig.store.remove(&expected(&content(which)).id());
+                    }
+                    Event::Corrupt(which) => {
+                        let path = rig.path(&expected(&content(which)));
+                        if let Ok(file) = fs::OpenOptions::new().write(true).open(path) {
+                            file.write_all_at(b"\xff\xff", 77).unwrap();
+                            corrupt[usize::from(which)] = true;
+                        }
+                    }
+                    Event::Fail(from) => rig.faults.fail(Errno::IO, None, from, 3),
+                    Event::Restart => rig = rig.reopened(),
+                }
+                let usage = rig.store.usage();
+                assert!(usage.bytes + usage.reserved <= LIMIT, "{usage:?}");
+            }
+            let rig = rig.reopened();
+            assert_eq!(rig.temporaries(), 0);
+            let on_disk = Inspection::open(&rig.folder.path().join("cache")).unwrap().usage().unwrap();
+            let usage = rig.store.usage();
+            assert_eq!((usage.blobs, usage.bytes), (on_disk.blobs, on_disk.bytes));
+            assert!(usage.bytes <= LIMIT);
+        });
+    }
 }

@@ -398,3 +398,69 @@ async fn an_expired_root_is_refused() {
     let error = lab.open(&server).refresh().await.unwrap_err();
     assert!(matches!(error, UpdaterError::Tuf { source: TufError::Expired { .. }, .. }), "{error}");
 }
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_does_not_bring_expired_metadata_to_life() {
+    let lab = Lab::new();
+    let server = lab.files.serve().await;
+    let repository = lab.open(&server);
+    repository.refresh().await.unwrap();
+    lab.clock.advance(-super::lab::DAY);
+    for repository in [repository, lab.open(&server)] {
+        let error = look(&repository, "a/file.txt").await.unwrap_err();
+        assert_eq!((error.fault(), error.reason()), (Fault::Refused, "clock"), "{error}");
+    }
+    std::fs::remove_file(lab.stored("progress")).unwrap();
+    assert!(look(&lab.open(&server), "a/file.txt").await.unwrap().is_some(), "the documented reset");
+}
+
+#[tokio::test]
+async fn a_clock_that_jumped_ahead_for_a_while_does_no_lasting_harm() {
+    let mut lab = Lab::new();
+    let server = lab.files.serve().await;
+    let repository = lab.open(&server);
+    repository.refresh().await.unwrap();
+    lab.clock.advance(super::lab::DAY * 30);
+    lab.publish();
+    repository.refresh().await.unwrap();
+    lab.clock.advance(super::lab::DAY * -30);
+    repository.refresh().await.unwrap();
+    repository.current().unwrap();
+}
+
+/// The files in the order in which a refresh writes them.
+const WRITTEN: [&str; 7] =
+    ["roots/2.root.json", "root.json", "timestamp.json", "floors", "snapshot.json", "targets.json", "progress"];
+
+#[tokio::test]
+async fn a_crash_between_any_two_writes_neither_wedges_nor_opens_the_way_back() {
+    for written in 0..=WRITTEN.len() {
+        let mut lab = Lab::new();
+        let server = lab.files.serve().await;
+        lab.open(&server).refresh().await.unwrap();
+        let (old_files, before) = (lab.files.all(), read_state(&lab));
+        lab.sign_root(&[]);
+        lab.publish();
+        lab.open(&server).refresh().await.unwrap();
+        let (new_files, after) = (lab.files.all(), read_state(&lab));
+        for (index, name) in WRITTEN.iter().enumerate() {
+            match if index < written { &after[index] } else { &before[index] } {
+                Some(bytes) => std::fs::write(lab.stored(name), bytes).unwrap(),
+                None => std::fs::remove_file(lab.stored(name)).unwrap(),
+            }
+        }
+        let repository = lab.open(&server);
+        if written >= 3 {
+            lab.files.restore(old_files);
+            assert_eq!(repository.refresh().await.unwrap_err().reason(), "rollback", "after {written} writes");
+            lab.files.restore(new_files);
+        }
+        repository.refresh().await.unwrap();
+        assert_eq!(version(&repository), 2, "after {written} writes");
+        assert!(read_state(&lab)[..6] == after[..6], "after {written} writes");
+    }
+}
+
+fn read_state(lab: &Lab) -> Vec<Option<Vec<u8>>> {
+    WRITTEN.iter().map(|name| std::fs::read(lab.stored(name)).ok()).collect()
+}

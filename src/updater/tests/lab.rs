@@ -289,15 +289,23 @@ impl Lab {
         settings: Settings,
         counter: Arc<Counter>,
     ) -> Result<Arc<Repository>, UpdaterError> {
-        let http = crate::upstream::Settings {
-            retries: 0,
-            read_timeout: Span::millis(500),
-            system_roots: false,
-            ..Default::default()
-        };
-        let client = Client::new(&http, &Environment::default()).unwrap();
-        Repository::open(settings, self.state.path(), client, self.clock.clone(), counter)
+        Repository::open(settings, self.state.path(), client(), self.clock.clone(), counter)
     }
+
+    pub(super) fn open_to_read(&self, server: &TestServer) -> Arc<Repository> {
+        let (settings, counter) = (self.settings(server), Arc::new(Counter::default()));
+        Repository::open_to_read(settings, self.state.path(), client(), self.clock.clone(), counter).unwrap()
+    }
+}
+
+fn client() -> Client {
+    let http = crate::upstream::Settings {
+        retries: 0,
+        read_timeout: Span::millis(500),
+        system_roots: false,
+        ..Default::default()
+    };
+    Client::new(&http, &Environment::default()).unwrap()
 }
 
 /// Counts what it is told.

@@ -115,3 +115,19 @@ async fn a_state_folder_that_cannot_be_written_is_local_trouble() {
     std::fs::write(lab.state.path().join("lab"), b"a file").unwrap();
     assert_eq!(lab.open_with(lab.settings(&server)).unwrap_err().fault(), Fault::Local);
 }
+
+#[tokio::test]
+async fn who_opens_to_read_sees_the_stored_state_and_writes_nothing() {
+    let mut lab = Lab::new();
+    let server = lab.files.serve().await;
+    assert!(look(&lab.open_to_read(&server), "team/file.txt").await.unwrap().is_some());
+    assert!(!lab.stored("").exists(), "not even the folder");
+    lab.open(&server).refresh().await.unwrap();
+    lab.publish();
+    let reader = lab.open_to_read(&server);
+    assert_eq!(version(&reader), 1);
+    reader.refresh().await.unwrap();
+    assert!(look(&reader, "team/file.txt").await.unwrap().is_some());
+    assert_eq!((version(&reader), lab.stored_version("timestamp")), (2, 1));
+    assert!(!lab.stored("team.json").exists());
+}
