@@ -148,7 +148,7 @@ fn put(ask: &FileAsk<'_>, info: &TargetInfo, delivered: Delivered, part: Part, e
     };
     let mut response = match delivered.body {
         delivery::Body::Verified(blob) => put_verified(ask, info.length, blob, part, etag),
-        delivery::Body::Early(early) => put_early(ask, info.length, *early),
+        delivery::Body::Early(early) => put_early(ask, info.length, early),
     };
     response.headers_mut().insert(CACHE_STATUS, HeaderValue::from_static(status));
     Answer { response, route: ask.route, source, decision: Some(Decision::allowed(info)) }
