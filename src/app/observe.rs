@@ -98,10 +98,6 @@ impl delivery::Observer for Observers {
 
 impl updater::Observer for Observers {
     fn refreshed(&self, repository: &str, result: &Result<(), &UpdaterError>) {
-        match result {
-            Ok(()) => tracing::debug!(repository, "refreshed"),
-            Err(error) => tracing::warn!(repository, %error, "a refresh failed"),
-        }
         let result = result.map_or_else(|error| error.fault().as_str(), |()| "ok");
         self.metrics.refreshed(repository, result, self.clock.now());
     }

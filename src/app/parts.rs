@@ -1,6 +1,6 @@
 //! The parts of a gate below its listeners; commands that ask without serving use the same.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, path::Path, sync::Arc};
 
 use super::observe::Observers;
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     server::{Mount, MountFront, Obtain, PypiMount, TreeMount},
     telemetry::Metrics,
     trust::Trust,
-    updater::{Repository, UpdaterError},
+    updater::{self, Repository, UpdaterError},
     upstream::{Client, Environment, Origins, UpstreamError},
 };
 
@@ -62,9 +62,28 @@ impl PartsError {
     }
 }
 
+/// How a repository's state is opened.
+type OpenRepository = fn(
+    updater::Settings,
+    &Path,
+    Client,
+    SharedClock,
+    Arc<dyn updater::Observer>,
+) -> Result<Arc<Repository>, UpdaterError>;
+
 impl Parts {
-    /// Opens everything below the listeners. Reads anchors and state; asks no network.
+    /// Opens everything below the listeners, to serve. Reads anchors and state; asks no network.
     pub fn open(config: &Config, clock: SharedClock) -> Result<Self, PartsError> {
+        Self::open_with(config, &config.state.dir, clock, Repository::open)
+    }
+
+    /// Like [`Parts::open`] for commands that ask beside a gate that may be running: nothing is written to the state of
+    /// the repositories. `config` has a cache folder of the command's own; the cache's record goes there too.
+    pub fn open_to_read(config: &Config, clock: SharedClock) -> Result<Self, PartsError> {
+        Self::open_with(config, &config.cache.dir.with_file_name("record"), clock, Repository::open_to_read)
+    }
+
+    fn open_with(config: &Config, record: &Path, clock: SharedClock, open: OpenRepository) -> Result<Self, PartsError> {
         let metrics = Arc::new(Metrics::new()?);
         config.mounts.iter().for_each(|mount| metrics.announce_mount(&mount.name));
         config.repositories.iter().for_each(|repository| metrics.announce_repository(&repository.name));
@@ -72,7 +91,7 @@ impl Parts {
             config.mounts.iter().map(|mount| (mount.name.clone(), mount.repository.clone())).collect();
         let observers = Observers::new(Arc::clone(&metrics), Arc::clone(&clock), repository_of);
         let client = Client::with_observer(&config.upstream, &Environment::of_process(), Some(observers.clone()))?;
-        let cache = Cache::open(&config.cache, &config.state.dir, observers.clone())?;
+        let cache = Cache::open(&config.cache, record, observers.clone())?;
         let source = Arc::new(client.clone());
         let delivery = Delivery::new(cache.clone(), source, config.delivery.clone(), observers.clone());
         let repositories = config
@@ -81,7 +100,7 @@ impl Parts {
             .map(|settings| {
                 let settings = settings.clone();
                 let client = client.clone();
-                Repository::open(settings, &config.state.dir, client, Arc::clone(&clock), observers.clone())
+                open(settings, &config.state.dir, client, Arc::clone(&clock), observers.clone())
             })
             .collect::<Result<_, _>>()?;
         Ok(Self { metrics, clock, client, cache, delivery, repositories })

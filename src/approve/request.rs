@@ -153,6 +153,13 @@ pub async fn approve(request: &ApproveRequest, progress: &dyn Progress) -> Resul
     })
 }
 
+/// Reads lock files and what they include, and checks that they pin something.
+pub fn read_locks(paths: &[PathBuf]) -> Result<Vec<Lock>, ApproveError> {
+    let locks = paths.iter().map(|path| read_lock(path)).collect::<Result<Vec<_>, _>>()?;
+    pins(&locks)?;
+    Ok(locks)
+}
+
 /// Reads a lock file and what it includes.
 pub fn read_lock(path: &std::path::Path) -> Result<Lock, ApproveError> {
     let limits = Limits::default();

@@ -1,44 +1,42 @@
-//! A gate without listeners, for commands that ask: the same parts, on a copy of the trust state.
+//! A gate without listeners, for commands that ask: the same parts, on the trust state as it is, with a cache of their
+//! own.
 //!
 //! Commands that read take no lock and write nothing to the state of a gate that may be running beside them. What they
 //! learn from upstreams is forgotten when they end.
 
-use std::{fs, path::Path, sync::Arc};
+use std::sync::Arc;
 
 use tempfile::TempDir;
 
 use super::Failure;
 use crate::{
     app::Parts,
-    base::{SystemClock, files},
+    base::SystemClock,
     config::Config,
     server::{Mount, MountFront},
     updater::Repository,
 };
 
-/// The parts of a gate, and the folder with the copy of its state.
+/// The parts of a gate, and the folder that goes when the command ends.
 pub(super) struct Offline {
     parts: Parts,
     mounts: Vec<Mount>,
-    _copy: TempDir,
+    _folder: TempDir,
 }
 
 impl Offline {
-    /// Opens a gate as the configuration says, on a copy of its state and with an empty cache.
+    /// Opens a gate as the configuration says, reading its state, and with an empty cache.
     pub(super) fn open(config: &Config) -> Result<Self, Failure> {
-        let cannot_copy = |error: std::io::Error| Failure::failed(format!("cannot copy the state: {error}"));
-        let copy = tempfile::tempdir().map_err(cannot_copy)?;
+        let folder = tempfile::tempdir();
+        let folder = folder.map_err(|error| Failure::failed(format!("cannot make a temporary folder: {error}")))?;
         let mut config = config.clone();
-        let state = copy.path().join("state");
-        copy_state(&config, &state).map_err(cannot_copy)?;
-        config.state.dir = state;
-        config.cache.dir = copy.path().join("cache");
+        config.cache.dir = folder.path().join("cache");
         let failure = |error: crate::app::PartsError| {
             if error.is_usage() { Failure::usage(error.to_string()) } else { Failure::failed(error.to_string()) }
         };
-        let parts = Parts::open(&config, SystemClock::shared()).map_err(failure)?;
+        let parts = Parts::open_to_read(&config, SystemClock::shared()).map_err(failure)?;
         let mounts = parts.mounts(&config).map_err(failure)?;
-        Ok(Self { parts, mounts, _copy: copy })
+        Ok(Self { parts, mounts, _folder: folder })
     }
 
     /// All repositories.
@@ -74,35 +72,4 @@ impl Offline {
             eprintln!("tufgate: {error}");
         }
     }
-}
-
-/// Copies the folders of the repositories. What is not there yet, or vanishes while it is copied, is left out: each file
-/// is verified again when it is read.
-fn copy_state(config: &Config, to: &Path) -> std::io::Result<()> {
-    files::private_folder(to).map_err(std::io::Error::other)?;
-    for repository in &config.repositories {
-        copy_folder(&config.state.dir.join(&repository.name), &to.join(&repository.name))?;
-    }
-    Ok(())
-}
-
-fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
-    let entries = match fs::read_dir(from) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        other => other?,
-    };
-    files::private_folder(to).map_err(std::io::Error::other)?;
-    for entry in entries {
-        let entry = entry?;
-        let (kind, target) = (entry.file_type()?, to.join(entry.file_name()));
-        if kind.is_dir() {
-            copy_folder(&entry.path(), &target)?;
-        } else if kind.is_file() {
-            match fs::copy(entry.path(), target) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        }
-    }
-    Ok(())
 }

@@ -73,10 +73,8 @@ impl Quickstart {
     }
 
     async fn start(self) -> Result<Exit, Failure> {
-        for lock in &self.locks {
-            // Before a folder is made: a lock that cannot be read leaves nothing behind.
-            approve::read_lock(lock).map_err(|error| approve_failure(&error))?;
-        }
+        // Before a folder is made: a lock that cannot be read leaves nothing behind.
+        approve::read_locks(&self.locks).map_err(|error| approve_failure(&error))?;
         if !self.once {
             is_free(self.listen)?;
         }
@@ -90,6 +88,7 @@ impl Quickstart {
         eprintln!("tufgate: root fingerprint sha256:{}", root.to_hex());
         if self.once {
             eprintln!("tufgate: set up; the same command without --once serves it");
+            print_lines(&format!("http://{}/", self.listen), &self.locks);
             return Ok(Exit::Ok);
         }
         self.serve(&dir, config).await
@@ -136,6 +135,9 @@ impl Quickstart {
 
     /// Writes the gate's configuration anew at each run: it follows from the arguments and from what was approved.
     fn write_config(&self, dir: &Path, report: &ApproveReport) -> Result<Config, Failure> {
+        for folder in ["state", "cache"] {
+            files::private_folder(&dir.join(folder)).map_err(|error| Failure::failed(error.to_string()))?;
+        }
         let text = self.config_text(dir, report)?;
         let path = dir.join(CONFIG);
         files::write_atomic(&path, text.as_bytes(), Mode::Private)
@@ -286,7 +288,7 @@ fn summary(report: &ApproveReport) -> String {
 fn print_lines(url: &str, locks: &[PathBuf]) {
     let requirements = locks.iter().find(|lock| lock.extension().is_some_and(|extension| extension == "txt"));
     let what = requirements.map_or("PACKAGE".to_owned(), |lock| format!("-r {}", lock.display()));
-    eprintln!("tufgate: now type one of");
+    eprintln!("tufgate: while it serves, type one of");
     eprintln!("  pip install --index-url {url}simple/ {what}");
     eprintln!("  uv pip install --index-url {url}simple/ {what}");
 }

@@ -17,7 +17,10 @@ pub(super) fn syntax(path: &Path, text: &str, error: &toml::de::Error, within: O
     });
     let what = match unknown_field(message) {
         Some((key, known)) => format!("unknown key `{key}`{}{}", section(text, offset), suggestion(key, &known)),
-        None => format!("{}{}", message.trim().replace('\n', " "), section(text, offset)),
+        None => {
+            let key = key_at(text, offset).map(|key| format!("{key}: ")).unwrap_or_default();
+            format!("{key}{}{}", message.trim().replace('\n', " "), section(text, offset))
+        }
     };
     ConfigError::Syntax { path: path.to_owned(), line: line_number(text, offset.unwrap_or(0)), what }
 }
@@ -40,6 +43,14 @@ fn suggestion(key: &str, known: &[&str]) -> String {
         Some((_, known)) => format!("; did you mean `{known}`?"),
         None => format!("; known are {}", known.join(", ")),
     }
+}
+
+/// The key whose value stands at an offset.
+fn key_at(text: &str, offset: Option<usize>) -> Option<&str> {
+    let offset = offset?;
+    let start = text.get(..offset)?.rfind('\n').map_or(0, |newline| newline + 1);
+    let key = text.get(start..)?.lines().next()?.split_once('=')?.0.trim();
+    (!key.is_empty() && !key.starts_with(['[', '#'])).then_some(key)
 }
 
 /// The header above an offset, such as ` in [server]`.

@@ -325,3 +325,106 @@ fn check_name(name: &str) -> Result<(), String> {
     }
     Err(format!("`{name}` must be 1 to 64 letters, digits, `-`, `_` or `.`, and start with a letter or digit"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FULL: &str = include_str!("../../config/tufgate.toml");
+    const MINIMAL: &str = include_str!("../../config/minimal.toml");
+
+    /// A folder with a root in it, and the text with that root's path.
+    fn placed(text: &str) -> (tempfile::TempDir, PathBuf, String) {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("root.json"), "{}").unwrap();
+        let path = folder.path().join("tufgate.toml");
+        (folder, path, text.replace("/etc/tufgate/root.json", "root.json"))
+    }
+
+    fn read(text: &str) -> Result<Config, ConfigError> {
+        let (_folder, path, text) = placed(text);
+        Config::parse(&path, &text, &Overrides::default())
+    }
+
+    fn error(text: &str) -> String {
+        read(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_example_files_can_be_used_as_they_are() {
+        assert_eq!(read(MINIMAL).unwrap().mounts.len(), 1);
+        let config = read(FULL).unwrap();
+        assert_eq!(config.mounts[0].name, "debian", "the longest path comes first");
+        assert_eq!(config.warnings, [""; 0]);
+    }
+
+    #[test]
+    fn every_commented_key_of_the_full_file_is_a_key_with_a_good_value() {
+        let uncommented: String = FULL
+            .lines()
+            .map(|line| match line.strip_prefix('#') {
+                Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '[') => rest,
+                _ => line,
+            })
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        let (_folder, path, text) = placed(&uncommented);
+        Config::parse(&path, &text, &Overrides::default()).unwrap();
+    }
+
+    #[test]
+    fn a_misspelt_key_is_named_with_its_line_its_table_and_the_nearest_known_one() {
+        let text = MINIMAL.replace("listen =", "lisen =");
+        assert!(error(&text).contains("tufgate.toml:3: unknown key `lisen` in [server]; did you mean `listen`?"));
+        let text = MINIMAL.replace("listing_path", "listing_paht");
+        let error = error(&text);
+        assert!(error.contains("unknown key `listing_paht` in [[mount]]; did you mean `listing_path`?"), "{error}");
+        assert!(error.contains(":23: "), "{error}");
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_kind_names_its_key() {
+        let error = error(&MINIMAL.replace("\"127.0.0.1:8080\"", "\"nowhere\""));
+        assert!(error.contains("listen: ") && error.contains("in [server]"), "{error}");
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_by_key() {
+        for (from, to, expected) in [
+            ("127.0.0.1:8080", "0.0.0.0:8080", "server.listen: 0.0.0.0:8080 is not loopback"),
+            ("repository = \"approved\"", "repository = \"aproved\"", "no [[repository]] named `aproved`"),
+            ("front = \"pypi\"", "front = \"apt\"", "`apt` is not a front of this build"),
+            ("name = \"approved\"", "name = \"../etc\"", "`../etc` must be"),
+            ("name = \"approved\"", "name = \"lock\"", "tufgate's own files"),
+            ("dir = \"state\"", "dir = \"cache\"", "state.dir: must not be cache.dir"),
+            ("root = \"root.json\"", "root = \"missing.json\"", "missing.json"),
+            ("front = \"pypi\"", "front = \"pypi\"\nmap = \"map.json\"", "map: several repositories"),
+            ("front = \"pypi\"", "front = \"pypi\"\npath = \"/-/tuf\"", "reserved"),
+        ] {
+            let error = error(&MINIMAL.replace(from, to));
+            assert!(error.contains(expected), "{to}: {error}");
+        }
+    }
+
+    #[test]
+    fn two_mounts_that_would_authorise_each_others_files_are_warned_of() {
+        let (head, mount) = MINIMAL.split_once("[[mount]]").unwrap();
+        let second = mount.replace("name = \"pypi\"", "name = \"other\"\npath = \"/other\"");
+        let config = read(&format!("{head}[[mount]]{mount}[[mount]]{second}")).unwrap();
+        assert_eq!(config.warnings.len(), 1);
+        let same = mount.replace("name = \"pypi\"", "name = \"other\"");
+        let error = error(&format!("{head}[[mount]]{mount}[[mount]]{same}"));
+        assert!(error.contains("path: `/` is used by two mounts"), "{error}");
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_file_and_overrides_win() {
+        let (folder, path, text) = placed(MINIMAL);
+        let listen: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let overrides = Overrides { listen: Some(listen), admin_listen: Some(listen), log_level: None };
+        assert!(Config::parse(&path, &text, &overrides).unwrap_err().to_string().contains("admin.listen"));
+        let overrides = Overrides { listen: Some(listen), ..Overrides::default() };
+        let config = Config::parse(&path, &text, &overrides).unwrap();
+        assert_eq!((config.server.listen, config.state.dir), (listen, folder.path().join("state")));
+    }
+}

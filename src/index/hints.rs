@@ -92,7 +92,7 @@ impl Hints {
     pub async fn get(&self, page: &Url, project: &ProjectName) -> Result<Option<Arc<Hint>>, HintError> {
         let shared = &self.shared;
         let fetching = async {
-            if let Some(entry) = shared.from_shelf(project).await {
+            if let Some(entry) = shared.shelved(project).await {
                 return Ok(entry);
             }
             let task = Arc::clone(shared);
@@ -122,7 +122,7 @@ impl Hints {
         if let Some(entry) = self.shared.pages.get(project).await {
             return entry.hint;
         }
-        self.shared.from_shelf(project).await?.hint
+        self.shared.shelved(project).await?.hint
     }
 
     fn revalidate(&self, page: &Url, project: &ProjectName) {
@@ -172,7 +172,7 @@ impl Shared {
         }
     }
 
-    async fn from_shelf(&self, project: &ProjectName) -> Option<Entry> {
+    async fn shelved(&self, project: &ProjectName) -> Option<Entry> {
         let (shelf, project) = (self.shelf.clone()?, project.clone());
         let read = move || {
             let (head, body) = shelf.get(&project)?;

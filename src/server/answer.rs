@@ -12,7 +12,8 @@ use crate::{
     base::Fault,
     front::{BadRequest, refusal::Refusal},
     telemetry::{Verdict, audit::Link, metrics::Source},
-    tuf::TargetInfo,
+    trust::{Trust, TrustError},
+    tuf::{TargetInfo, TargetPath},
 };
 
 /// What is known of a request from its first line on.
@@ -67,8 +68,12 @@ pub struct Denial {
     pub subject: String,
     /// One sentence with the evidence.
     pub sentence: String,
+    /// The target that would have to be signed, where the request names one.
+    pub target: Option<String>,
     /// What is signed, where that is known.
     pub signed: Option<Box<TargetInfo>>,
+    /// The roles that were asked, with their versions, where nothing is signed.
+    pub asked: Vec<Link>,
 }
 
 impl Decision {
@@ -93,6 +98,29 @@ impl Answer {
 }
 
 impl Denial {
+    /// A denial that names no target.
+    pub(super) fn new(level: Level, fault: Fault, reason: &'static str, subject: &str, sentence: String) -> Self {
+        let subject = subject.to_owned();
+        Self { level, fault, reason, subject, sentence, target: None, signed: None, asked: Vec::new() }
+    }
+
+    /// Trust says no, or cannot say.
+    pub(super) fn of_trust(
+        level: Level,
+        subject: &str,
+        target: Option<&TargetPath>,
+        trust: &Trust,
+        error: &TrustError,
+    ) -> Self {
+        let set = trust.current().ok();
+        let asked = set.map(|set| Link { role: "targets".to_owned(), version: set.targets().version().get() });
+        Self {
+            target: target.map(ToString::to_string),
+            asked: asked.into_iter().collect(),
+            ..Self::new(level, error.fault(), error.reason(), subject, error.to_string())
+        }
+    }
+
     /// Whether verification said no; what nobody signed at a file of an index is such a no.
     pub(super) fn is_refusal(&self) -> bool {
         self.fault == Fault::Refused || (self.fault == Fault::NotFound && self.level == Level::File)
@@ -122,9 +150,9 @@ impl Denial {
         let verdict = if refusal { Verdict::Refused } else { Verdict::Unavailable };
         let signed = self.signed.as_deref();
         let decision = Decision {
-            target: signed.map(|info| info.path.to_string()).or(Some(self.subject)),
+            target: signed.map(|info| info.path.to_string()).or(self.target),
             digest: signed.map(|info| info.digests.primary().to_string()),
-            chain: signed.map(links).unwrap_or_default(),
+            chain: signed.map(links).unwrap_or(self.asked),
             verdict,
             reason: self.reason,
             detail: self.sentence,

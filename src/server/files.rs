@@ -105,12 +105,8 @@ impl Obtain {
             Ok(delivered) => put(ask, &info, delivered, part, &etag),
             Err(error) => {
                 let denial = Denial {
-                    level: ask.level,
-                    fault: error.fault(),
-                    reason: error.reason(),
-                    subject: ask.subject.to_owned(),
-                    sentence: error.to_string(),
                     signed: Some(Box::new(info)),
+                    ..Denial::new(ask.level, error.fault(), error.reason(), ask.subject, error.to_string())
                 };
                 let mut answer = denial.answer(ask.context, ask.route);
                 let wait = error.retry_after().map(|wait| HeaderValue::from(wait.as_secs().max(1)));

@@ -45,13 +45,9 @@ impl Listings {
         project: &ProjectName,
         path: &TargetPath,
     ) -> Result<Option<SignedListing>, Denial> {
-        let denied = |fault, reason, sentence: String| Denial {
-            level: Level::Page,
-            fault,
-            reason,
-            subject: path.to_string(),
-            sentence,
-            signed: None,
+        let denied = |fault, reason, sentence| Denial {
+            target: Some(path.to_string()),
+            ..Denial::new(Level::Page, fault, reason, path.as_str(), sentence)
         };
         let info = obtain.trust.look_up(path).await;
         let info = info.map_err(|error| denied(error.fault(), error.reason(), error.to_string()))?;

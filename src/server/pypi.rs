@@ -92,14 +92,8 @@ impl PypiMount {
             if file.metadata { format!("{}{}", file.filename, pypi::METADATA) } else { file.filename.clone() };
         match self.authorise(file).await {
             Err(error) => {
-                let denial = Denial {
-                    level: Level::File,
-                    fault: error.fault(),
-                    reason: error.reason(),
-                    subject,
-                    sentence: error.to_string(),
-                    signed: None,
-                };
+                let target = target_paths(&self.front.targets(file)).into_iter().next();
+                let denial = Denial::of_trust(Level::File, &subject, target.as_ref(), &self.obtain.trust, &error);
                 denial.answer(asked.context, route)
             }
             Ok(authorised) => {
@@ -196,7 +190,7 @@ impl PypiMount {
 
     /// The files of a project that are signed, with the digests that are.
     pub async fn signed_files(&self, project: &ProjectName) -> Result<Vec<File>, Denial> {
-        self.obtain.trust.fresh().await.map_err(|error| page_denial(project, &error))?;
+        self.obtain.trust.fresh().await.map_err(|error| self.page_denial(project.as_str(), &error))?;
         if let Some(signed) = self.listing(project).await? {
             return Ok(signed.listing.to_page(|file| file.path.to_string()).files);
         }
@@ -292,7 +286,7 @@ impl PypiMount {
             Some(composed) => {
                 pages::Page::render(format, &composed.page).answer(asked, format, pages::Freshness::NoStore)
             }
-            None => page_denial(project, error).answer(asked.context, "page"),
+            None => self.page_denial(project.as_str(), error).answer(asked.context, "page"),
         }
     }
 
@@ -324,7 +318,7 @@ impl PypiMount {
         let set = match self.obtain.trust.fresh().await {
             Ok(set) => set,
             Err(error) => {
-                let denial = Denial { subject: "simple/".to_owned(), ..page_denial_of(&error) };
+                let denial = self.page_denial("simple/", &error);
                 return denial.answer(asked.context, "page");
             }
         };
@@ -335,6 +329,10 @@ impl PypiMount {
         let list = ProjectList { projects };
         let body = if format.is_json() { list.to_json() } else { list.to_html().into_bytes() };
         pages::Page::of(body).answer(asked, format, pages::Freshness::Revalidate)
+    }
+
+    fn page_denial(&self, subject: &str, error: &TrustError) -> Denial {
+        Denial::of_trust(Level::Page, subject, None, &self.obtain.trust, error)
     }
 
     fn count(&self, project: &ProjectName, composed: &Composed) {
@@ -353,39 +351,11 @@ fn target_paths(targets: &[String]) -> Vec<TargetPath> {
     targets.iter().filter_map(|target| TargetPath::new(target).ok()).collect()
 }
 
-fn page_denial(project: &ProjectName, error: &TrustError) -> Denial {
-    Denial { subject: project.to_string(), ..page_denial_of(error) }
-}
-
-fn page_denial_of(error: &TrustError) -> Denial {
-    Denial {
-        level: Level::Page,
-        fault: error.fault(),
-        reason: error.reason(),
-        subject: String::new(),
-        sentence: error.to_string(),
-        signed: None,
-    }
-}
-
 fn unknown(project: &ProjectName) -> Denial {
-    Denial {
-        level: Level::Page,
-        fault: Fault::NotFound,
-        reason: "unknown_project",
-        subject: project.to_string(),
-        sentence: format!("no project {project} is signed here, and the index has none"),
-        signed: None,
-    }
+    let sentence = format!("no project {project} is signed here, and the index has none");
+    Denial::new(Level::Page, Fault::NotFound, "unknown_project", project.as_str(), sentence)
 }
 
 fn index_trouble(project: &ProjectName, error: &HintError) -> Denial {
-    Denial {
-        level: Level::Page,
-        fault: error.fault(),
-        reason: error.reason(),
-        subject: project.to_string(),
-        sentence: error.to_string(),
-        signed: None,
-    }
+    Denial::new(Level::Page, error.fault(), error.reason(), project.as_str(), error.to_string())
 }

@@ -64,20 +64,13 @@ impl TreeMount {
             return bad_request(StatusCode::BAD_REQUEST, "no target can have this name");
         };
         let filename = route.path.filename();
-        let denied = |error: &TrustError| Denial {
-            level: Level::Tree,
+        let denied = |error: &TrustError| {
+            let denial = Denial::of_trust(Level::Tree, &filename, Some(&path), &self.obtain.trust, error);
             // What clients probe for is simply not there, once it is known that nobody signed it.
-            fault: if route.absent && matches!(error, TrustError::Unsigned { .. }) {
-                Fault::NotFound
-            } else {
-                error.fault()
-            },
-            reason: error.reason(),
-            subject: filename.to_string(),
-            sentence: error.to_string(),
-            signed: None,
+            let is_probe = route.absent && matches!(error, TrustError::Unsigned { .. });
+            Denial { fault: if is_probe { Fault::NotFound } else { denial.fault }, ..denial }
         };
-        match self.obtain.trust.authorise(&filename, &[path]).await {
+        match self.obtain.trust.authorise(&filename, std::slice::from_ref(&path)).await {
             Err(error) => denied(&error).answer(asked.context, "tree"),
             Ok(info) => {
                 let sources = self.sources(&route, &info);
