@@ -246,7 +246,16 @@ impl Gate {
 
     /// Waits for a decision and returns it.
     pub fn await_audit(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        eventually(&format!("audit: {what}"), PATIENCE, || self.audit().into_iter().rev().find(|line| wanted(line)))
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            let lines = self.audit();
+            if let Some(line) = lines.iter().rev().find(|line| wanted(line)) {
+                return line.clone();
+            }
+            let said = || lines.iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
+            assert!(Instant::now() < deadline, "the audit has no {what}:\n{}", said());
+            thread::sleep(Duration::from_millis(15));
+        }
     }
 
     /// The cache folder.
