@@ -23,8 +23,6 @@ use crate::{
 
 /// How often the cache's record of full hashes is written.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
-/// The file that a serving process locks in each of its folders.
-pub const LOCK: &str = "server.lock";
 
 /// A gate that is built and bound, and not serving yet.
 pub struct App {
@@ -167,7 +165,7 @@ async fn save_now_and_then(parts: Arc<Parts>, shutdown: CancellationToken) {
 /// Makes the folder where it is missing, and takes the server's lock on it.
 fn lock(folder: &Path) -> Result<FolderLock, AppError> {
     files::private_folder(folder)?;
-    FolderLock::try_take(folder, LOCK)?.ok_or_else(|| AppError::Locked(folder.to_owned()))
+    FolderLock::try_take(folder, files::LOCK)?.ok_or_else(|| AppError::Locked(folder.to_owned()))
 }
 
 fn url_of(listener: &Listener) -> String {

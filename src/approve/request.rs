@@ -194,7 +194,8 @@ async fn look_up(
     projects.dedup();
     progress.looking_up(projects.len());
     let look_up = |project: ProjectName| async move {
-        let found = index::fetch(&request.client, index, &project, PAGE_MAX, PAGE_DEADLINE).await;
+        let found =
+            index::fetch(&request.client, &index::page_url(index, &project), &project, PAGE_MAX, PAGE_DEADLINE).await;
         progress.looked_up(project.as_str());
         match found {
             Ok((page, _)) => Ok(Some((project, page))),

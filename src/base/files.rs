@@ -11,6 +11,9 @@ use rustix::fs::OFlags;
 
 use super::limits::ByteSize;
 
+/// The file that a serving process locks in each of its folders.
+pub const LOCK: &str = "lock";
+
 /// Who may read what is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {

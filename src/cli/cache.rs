@@ -7,7 +7,10 @@ use serde::Serialize;
 
 use super::{ConfigFile, Exit, Failure, block_on, offline::Offline, print_json, print_line};
 use crate::{
-    base::{Digest, files::FolderLock},
+    base::{
+        Digest,
+        files::{self, FolderLock},
+    },
     cache::{self, BlobId, CacheError, Inspection, Recheck, Unobserved},
     config::Config,
 };
@@ -103,8 +106,8 @@ impl Read {
 
     fn prune(&self) -> Result<Exit, Failure> {
         let config = Config::load(&self.config.config)?;
-        let cannot = |error: crate::base::files::FileError| Failure::failed(error.to_string());
-        let lock = FolderLock::try_take(&config.cache.dir, crate::app::LOCK).map_err(cannot)?;
+        let cannot = |error: files::FileError| Failure::failed(error.to_string());
+        let lock = FolderLock::try_take(&config.cache.dir, files::LOCK).map_err(cannot)?;
         let Some(_lock) = lock else {
             return Err(Failure::failed(format!("a gate serves from {}: stop it first", config.cache.dir.display())));
         };

@@ -25,11 +25,11 @@ use super::{
 use crate::{
     approve::{self, ApproveReport, ApproveRequest, pip_config::Pip},
     base::{
-        Digest, SystemClock,
+        ByteSize, Digest, SystemClock,
         files::{self, Mode},
     },
     config::{Config, Overrides},
-    repository::{self, InitOptions, Layout},
+    repository::Layout,
     telemetry::logging,
     upstream::{Client, Environment, Settings},
 };
@@ -81,11 +81,11 @@ impl Quickstart {
             is_free(self.listen)?;
         }
         let dir = self.folder()?;
-        let root = set_up(&dir)?;
+        let root = set_up(&dir).await?;
         let report = self.approve(&dir).await?;
-        let published = repository::publish(&dir, &SystemClock).map_err(|error| repository_failure(&error))?;
+        signer(&["publish"], &dir).await?;
         let config = self.write_config(&dir, &report)?;
-        eprintln!("tufgate: {}", summary(&report, published.roles.is_empty()));
+        eprintln!("tufgate: {}", summary(&report));
         eprintln!("tufgate: repository in {}", dir.display());
         eprintln!("tufgate: root fingerprint sha256:{}", root.to_hex());
         if self.once {
@@ -230,32 +230,55 @@ fn only_ours(dir: &Path) -> bool {
 }
 
 /// Makes the repository where there is none; gives the fingerprint of its first root.
-fn set_up(dir: &Path) -> Result<Digest, Failure> {
-    if let Ok(layout) = Layout::open(dir) {
-        let root = files::read_bounded(&layout.anchor(), crate::base::ByteSize::mib(1));
-        return root.map(|bytes| Digest::sha256(&bytes)).map_err(|error| Failure::failed(error.to_string()));
+async fn set_up(dir: &Path) -> Result<Digest, Failure> {
+    if Layout::open(dir).is_err() {
+        signer(&["init"], dir).await?;
+        // `init` makes folders that a web server may read; here everything is this user's alone.
+        files::private_folder(dir).map_err(|error| Failure::failed(error.to_string()))?;
     }
-    let made =
-        repository::init(dir, &InitOptions::default(), &SystemClock).map_err(|error| repository_failure(&error))?;
-    // `init` makes folders that a web server may read; here everything is this user's alone.
-    files::private_folder(dir).map_err(|error| Failure::failed(error.to_string()))?;
-    Ok(made.root_sha256)
+    let layout = Layout::open(dir).map_err(|error| repository_failure(&error))?;
+    let root = files::read_bounded(&layout.anchor(), ByteSize::mib(1));
+    root.map(|bytes| Digest::sha256(&bytes)).map_err(|error| Failure::failed(error.to_string()))
+}
+
+/// Runs a command of the signer as a process of its own: what will serve never holds a private key, not even before it
+/// serves (decision 23). Its words and its exit code are this command's.
+async fn signer(command: &[&str], dir: &Path) -> Result<(), Failure> {
+    let mut child = signer_command(command, dir)?;
+    let output = child.stdin(Stdio::null()).stderr(Stdio::piped()).output().await;
+    let output = output.map_err(|error| Failure::failed(format!("cannot start the signer: {error}")))?;
+    let words = String::from_utf8_lossy(&output.stderr);
+    let words = words.trim().trim_start_matches("tufgate: ").to_owned();
+    match output.status.code() {
+        Some(0) => Ok(()),
+        Some(2) => Err(Failure { exit: Exit::Usage, message: words }),
+        Some(3) => Err(Failure { exit: Exit::Refused, message: words }),
+        _ => Err(Failure::failed(if words.is_empty() { "the signer ended early".to_owned() } else { words })),
+    }
+}
+
+fn signer_command(command: &[&str], dir: &Path) -> Result<Command, Failure> {
+    let program = std::env::current_exe();
+    let program = program.map_err(|error| Failure::failed(format!("cannot start the signer: {error}")))?;
+    let mut process = Command::new(program);
+    process.arg("repo").args(command).arg(dir).stdout(Stdio::null()).kill_on_drop(true);
+    Ok(process)
 }
 
 fn is_free(listen: SocketAddr) -> Result<(), Failure> {
     TcpListener::bind(listen).map(drop).map_err(|error| Failure::failed(format!("cannot listen on {listen}: {error}")))
 }
 
-fn summary(report: &ApproveReport, unchanged: bool) -> String {
-    let index = &report.index_url;
-    if unchanged {
+fn summary(report: &ApproveReport) -> String {
+    if report.approved.is_empty() {
         return format!("{} file(s) of {} project(s) are signed already", report.known, report.projects);
     }
     format!(
-        "{} file(s) of {} project(s) checked and signed, {} known before; index {index} (from {})",
+        "{} file(s) of {} project(s) checked and signed, {} known before; index {} (from {})",
         report.approved.len(),
         report.projects,
         report.known,
+        report.index_url,
         report.index_from
     )
 }
@@ -271,32 +294,31 @@ fn print_lines(url: &str, locks: &[PathBuf]) {
 /// Starts the process that alone holds the online key. It ends when this one does, however this one ends: its standard
 /// input is a pipe that closes then.
 fn spawn_timestamps(dir: &Path) -> Result<Child, Failure> {
-    let cannot = |error: io::Error| Failure::failed(format!("cannot start `repo serve-timestamps`: {error}"));
-    let program = std::env::current_exe().map_err(cannot)?;
-    let child = Command::new(program)
-        .args(["repo", "serve-timestamps", "--until-stdin-ends"])
-        .arg(dir)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .kill_on_drop(true)
-        .spawn();
-    child.map_err(cannot)
+    let mut command = signer_command(&["serve-timestamps", "--until-stdin-ends"], dir)?;
+    let child = command.stdin(Stdio::piped()).spawn();
+    child.map_err(|error| Failure::failed(format!("cannot start `repo serve-timestamps`: {error}")))
 }
 
 /// Starts it again where it ends; without it the gate refuses everything once the timestamp expires.
 async fn keep_timestamps(dir: PathBuf, mut child: Child, shutdown: CancellationToken) {
     loop {
-        let Some(ended) = shutdown.run_until_cancelled(child.wait()).await else { break };
-        tracing::error!(?ended, "the process that keeps the timestamp fresh ended; it is started again");
-        if shutdown.run_until_cancelled(tokio::time::sleep(RESTART_PAUSE)).await.is_none() {
+        // Held here: waiting for a child closes what is still its standard input.
+        let stdin = child.stdin.take();
+        let Some(ended) = shutdown.run_until_cancelled(child.wait()).await else {
+            // The end of its standard input ends it in good order.
+            drop(stdin);
+            let _ended = child.wait().await;
             return;
-        }
-        match spawn_timestamps(&dir) {
-            Ok(started) => child = started,
-            Err(error) => tracing::error!(%error, "the timestamp is not kept fresh"),
+        };
+        tracing::error!(?ended, "the process that keeps the timestamp fresh ended; it is started again");
+        loop {
+            if shutdown.run_until_cancelled(tokio::time::sleep(RESTART_PAUSE)).await.is_none() {
+                return;
+            }
+            match spawn_timestamps(&dir) {
+                Ok(started) => break child = started,
+                Err(error) => tracing::error!(%error, "the timestamp is not kept fresh"),
+            }
         }
     }
-    // The end of its standard input ends it in good order.
-    drop(child.stdin.take());
-    let _ended = child.wait().await;
 }

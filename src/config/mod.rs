@@ -31,6 +31,9 @@ use crate::{
 /// The largest configuration file.
 const FILE_MAX: ByteSize = ByteSize::mib(1);
 
+/// What lies in the state folder beside the folders of the repositories.
+const STATE_FILES: [&str; 2] = [files::LOCK, "cache-checked"];
+
 /// `[state]`: trust that outlives the process. It lies apart from the cache, so that deleting the cache resets nothing.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -241,6 +244,12 @@ impl Config {
         for repository in &self.repositories {
             let key = format!("repository `{}`", repository.name);
             check_name(&repository.name).map_err(|why| (format!("{key}: name"), why))?;
+            if STATE_FILES.contains(&repository.name.as_str()) {
+                return Err((
+                    format!("{key}: name"),
+                    "is the name of one of tufgate's own files in state.dir".to_owned(),
+                ));
+            }
             if !names.insert(repository.name.as_str()) {
                 return Err((key, "the name is used twice".to_owned()));
             }

@@ -30,7 +30,7 @@ pub struct EarlyBody {
     sent: u64,
     held_back: u64,
     /// What was handed out is hashed again here: what came from upstream and what lies in the growing file may differ.
-    hasher: Option<Hasher>,
+    hasher: Option<Box<Hasher>>,
     reauthorise: Option<Reauthorise>,
     failed: Option<DeliveryError>,
 }
@@ -38,7 +38,7 @@ pub struct EarlyBody {
 impl EarlyBody {
     pub(super) fn new(flight: Arc<Flight>, attempt: u64, held_back: u64, reauthorise: Option<Reauthorise>) -> Self {
         flight.release_early();
-        let hasher = Some(flight.expected.digests.hasher());
+        let hasher = Some(Box::new(flight.expected.digests.hasher()));
         Self { flight, attempt, sent: 0, held_back, hasher, reauthorise, failed: None }
     }
 

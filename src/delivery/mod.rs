@@ -155,7 +155,7 @@ pub enum Body {
     /// All of it, verified.
     Verified(Blob),
     /// All of it, the end held back until it is verified.
-    Early(Box<EarlyBody>),
+    Early(EarlyBody),
 }
 
 /// Obtains verified bytes. Cheap to clone.
@@ -291,7 +291,7 @@ impl Inner {
                 let held_back = self.settings.held_back.bytes().max(1);
                 let reauthorise = want.reauthorise.clone();
                 let body = EarlyBody::new(Arc::clone(flight), progress.attempt, held_back, reauthorise);
-                Ok(Body::Early(Box::new(body)))
+                Ok(Body::Early(body))
             }
         }
     }

@@ -299,7 +299,7 @@ async fn verified(delivered: Result<Delivered, DeliveryError>) -> Bytes {
 
 fn is_early(delivered: Result<Delivered, DeliveryError>) -> EarlyBody {
     match delivered.unwrap().body {
-        Body::Early(body) => *body,
+        Body::Early(body) => body,
         Body::Verified(_) => panic!("verified"),
     }
 }

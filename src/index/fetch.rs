@@ -12,6 +12,13 @@ use crate::{
     upstream::{Client, Document, DocumentRequest, Origins},
 };
 
+/// Where a project's page is: below the index, which may or may not end with a slash.
+pub fn page_url(index: &Url, project: &ProjectName) -> Url {
+    let mut url = index.clone();
+    url.set_path(&format!("{}/{project}/", index.path().trim_end_matches('/')));
+    url
+}
+
 /// Fetches and reads a project's page at `url`; also gives the document it came from. Redirects stay on its origin.
 pub async fn fetch(
     client: &Client,

@@ -10,7 +10,7 @@ mod shelf;
 
 use std::sync::Arc;
 
-pub use fetch::fetch;
+pub use fetch::{fetch, page_url};
 pub use hints::{HintSettings, Hints};
 
 use crate::{
