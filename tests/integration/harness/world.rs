@@ -258,8 +258,9 @@ pub fn pinned(wheel: &Wheel) -> String {
     format!("{}=={}", wheel.project, wheel.version)
 }
 
+/// Where nothing is signed there is no target, and the line has the name of the file.
 fn names(line: &Value, target: &str) -> bool {
-    line["target"].as_str().is_some_and(|found| found.ends_with(target))
+    line["target"].as_str().is_some_and(|found| target.ends_with(found))
 }
 
 fn tells(line: &Value, reason: &str) -> bool {
