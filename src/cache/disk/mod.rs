@@ -128,8 +128,9 @@ impl Store for DiskStore {
     }
 
     fn remove(&self, id: &BlobId) -> Result<bool, CacheError> {
+        let removed = self.0.folder.remove(id).map_err(self.0.at("remove", id))?;
         lock(&self.0.ledger).remove(id);
-        Ok(self.0.folder.remove(id).map_err(self.0.at("remove", id))?)
+        Ok(removed)
     }
 
     fn usage(&self) -> Usage {
@@ -212,6 +213,8 @@ impl Inner {
         let digests: Vec<_> = digests.iter().cloned().collect();
         let check = settled.then_some(FileCheck { stamp: *stamp, digests });
         lock(&self.ledger).insert(id.clone(), stamp.size, check);
+        // It may be a file that the books did not know of.
+        self.evict_while(Eviction::Size, |ledger| self.is_over(ledger));
         self.save_sometimes();
         Ok(())
     }
@@ -245,10 +248,11 @@ impl Inner {
 
     fn quarantine(&self, id: &BlobId, why: &'static str) -> store::Found {
         tracing::warn!(blob = %id, why, "a cached file is not what it must be and is taken out of service");
-        lock(&self.ledger).remove(id);
         self.observer.quarantined(why);
-        if let Err(error) = self.folder.set_aside(id) {
-            tracing::warn!(blob = %id, %error, "cannot remove it");
+        match self.folder.set_aside(id) {
+            Ok(()) => drop(lock(&self.ledger).remove(id)),
+            // It stays on the disk, so it stays in the books; it is found bad again when it is asked for again.
+            Err(error) => tracing::warn!(blob = %id, %error, "cannot remove it"),
         }
         store::Found::Corrupt
     }
@@ -271,7 +275,11 @@ impl Inner {
             ledger.reserve(wanted);
         }
         let reservation = Reservation { bytes: wanted, store: Arc::clone(inner) };
-        inner.evict_while(Eviction::Size, |ledger| ledger.bytes().saturating_add(ledger.reserved()) > limit);
+        inner.evict_while(Eviction::Size, |ledger| inner.is_over(ledger));
+        if inner.is_over(&lock(&inner.ledger)) {
+            let reserved = lock(&inner.ledger).reserved().saturating_sub(wanted);
+            return Err(CacheError::Full { wanted, limit, reserved });
+        }
         inner.keep_free(wanted)?;
         Ok(reservation)
     }
@@ -317,7 +325,12 @@ impl Inner {
         match self.folder.remove(&id) {
             Ok(true) => self.observer.evicted(reason, length),
             Ok(false) => {}
-            Err(error) => tracing::warn!(blob = %id, %error, "cannot evict a cached file"),
+            Err(error) => {
+                tracing::warn!(blob = %id, %error, "cannot evict a cached file");
+                // Still there, so still counted; as the newest, so that the next attempt is at another one.
+                lock(&self.ledger).insert(id, length, None);
+                return false;
+            }
         }
         true
     }
@@ -341,8 +354,11 @@ impl Inner {
         ledger.settle(found, remembered);
         drop(ledger);
         self.scanned.notify_all();
-        let limit = self.limits.size_max.bytes();
-        self.evict_while(Eviction::Size, |ledger| ledger.bytes().saturating_add(ledger.reserved()) > limit);
+        self.evict_while(Eviction::Size, |ledger| self.is_over(ledger));
+    }
+
+    fn is_over(&self, ledger: &Ledger) -> bool {
+        ledger.bytes().saturating_add(ledger.reserved()) > self.limits.size_max.bytes()
     }
 
     fn save(&self) -> Result<(), CacheError> {
@@ -429,8 +445,10 @@ impl Sink for FileSink {
             Ok(stored) => stored,
             Err(error) => {
                 // Whether its name survives a crash is not known: it must not be there at all.
-                lock(&store.ledger).remove(&id);
-                let _ = store.folder.remove(&id);
+                match store.folder.remove(&id) {
+                    Ok(_) => drop(lock(&store.ledger).remove(&id)),
+                    Err(_) => lock(&store.ledger).insert(id.clone(), self.written, None),
+                }
                 return Err(failed(error).into());
             }
         };

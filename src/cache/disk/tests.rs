@@ -566,7 +566,7 @@ fn content(which: u8) -> Vec<u8> {
 }
 
 proptest::proptest! {
-    #![proptest_config(proptest::prelude::ProptestConfig { cases: 40, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 60, failure_persistence: None, ..Default::default() })]
 
     /// Six blobs of together more than the limit. The reference is a map of what may be there: a hit must be right, a
     /// corrupt blob must miss, the budget must hold, and nothing may lie about.
