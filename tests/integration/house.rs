@@ -81,7 +81,7 @@ fn every_test_file_is_declared() {
 #[test]
 fn no_source_file_has_outgrown_its_readers() {
     // Lines; past this a file has two subjects.
-    const LINES_MAX: usize = 700;
+    const LINES_MAX: usize = 1_000;
     let long: Vec<String> = own_files()
         .into_iter()
         .filter(|file| file.extension().is_some_and(|extension| extension == "rs"))

@@ -49,7 +49,7 @@ fn paths_that_climb_hide_or_mislead_are_a_clean_4xx() {
         "/packages//demo-1.0-py3-none-any.whl",
         "/packages/%c0%ae%c0%ae/demo-1.0-py3-none-any.whl",
         "/packages/%zz/demo-1.0-py3-none-any.whl",
-        "/packages/%252e%252e/demo-1.0-py3-none-any.whl",
+        "/packages/%252e%252e/other-1.0-py3-none-any.whl",
         "/packages/",
         "/packages",
         "/packages.9/ab/demo-1.0-py3-none-any.whl",

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::harness::{
     folder,
-    gate::{Gate, run, tufgate},
+    gate::{Gate, PATIENCE, run, tufgate},
     installers::Installer,
     upstream::Upstream,
     wheel::Wheel,
@@ -53,6 +53,15 @@ impl Desk {
             .to_vec()
     }
 
+    /// Sets up and exits, as it must.
+    #[track_caller]
+    fn set_up(&self) -> Output {
+        let output = self.once();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{said}\n{:?}", self.upstream.asked());
+        output
+    }
+
     fn once(&self) -> Output {
         let mut arguments = self.arguments();
         arguments.push("--once".to_owned());
@@ -70,11 +79,6 @@ impl Desk {
 
     /// Serves by quickstart itself, on ports of its own.
     fn serve(&self) -> Gate {
-        let text = fs::read_to_string(self.config()).unwrap();
-        let mut table: toml::Table = toml::from_str(&text).unwrap();
-        let any = toml::Value::from("127.0.0.1:0");
-        table["admin"].as_table_mut().unwrap().insert("listen".to_owned(), any);
-        fs::write(self.config(), toml::to_string(&table).unwrap()).unwrap();
         let mut command: Command = tufgate(self.home.path());
         command.args(self.arguments()).args(["--listen", "127.0.0.1:0"]);
         Gate::spawn(command, &self.config()).unwrap_or_else(|ended| panic!("quickstart ended: {ended:?}"))
@@ -84,8 +88,7 @@ impl Desk {
 #[test]
 fn quickstart_sets_up_serves_and_both_installers_install_cold_and_warm() {
     let desk = Desk::new();
-    let output = desk.once();
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    desk.set_up();
     let gate = desk.serve();
     gate.await_ready();
     desk.upstream.forget();
@@ -112,26 +115,32 @@ fn quickstart_sets_up_serves_and_both_installers_install_cold_and_warm() {
 #[test]
 fn quickstart_says_what_to_type_and_whom_to_trust() {
     let desk = Desk::new();
-    let output = desk.once();
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(text.contains("pip install") && text.contains("uv pip install") && text.contains("--index-url"), "{text}");
-    let fingerprint = text.split(|c: char| !c.is_ascii_hexdigit()).any(|word| word.len() >= 32);
-    assert!(fingerprint, "no fingerprint of the root: {text}");
+    let gate = desk.serve();
+    let index = gate.index_url();
+    for tool in ["pip install", "uv pip install"] {
+        folder::eventually(&format!("a line with {tool} is printed"), PATIENCE, || {
+            let wanted = |line: &String| line.contains(tool) && line.contains("--index-url") && line.contains(&index);
+            gate.log().iter().any(wanted).then_some(())
+        });
+    }
+    let long_hex = |line: &String| line.split(|c: char| !c.is_ascii_hexdigit()).any(|word| word.len() >= 64);
+    assert!(gate.log().iter().any(long_hex), "no fingerprint of the root: {:?}", gate.log());
 }
 
 #[test]
 fn keys_and_folders_of_quickstart_are_private() {
     let desk = Desk::new();
-    assert_eq!(desk.once().status.code(), Some(0));
+    desk.set_up();
     let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(desk.product()), 0o700);
     let keys = folder::files_below(&desk.product().join("keys"));
-    assert!(keys.len() >= 3, "{keys:?}");
-    for key in keys {
+    let is_public = |key: &PathBuf| key.to_string_lossy().contains(".pub.");
+    let private: Vec<PathBuf> = keys.into_iter().filter(|key| !is_public(key)).collect();
+    assert!(private.len() >= 3, "{private:?}");
+    for key in private {
         assert_eq!(mode(key.clone()) & 0o077, 0, "{}", key.display());
     }
-    for folder in ["published/metadata", "published/targets", "state", "cache"] {
+    for folder in ["keys", "staged", "published/metadata", "published/targets"] {
         assert!(desk.product().join(folder).is_dir(), "{folder}");
     }
 }
@@ -139,19 +148,18 @@ fn keys_and_folders_of_quickstart_are_private() {
 #[test]
 fn a_second_run_reuses_what_is_there_and_approves_what_is_new() {
     let mut desk = Desk::new();
-    assert_eq!(desk.once().status.code(), Some(0));
+    desk.set_up();
     let keys = || -> Vec<Vec<u8>> {
         folder::files_below(&desk.product().join("keys")).iter().map(|key| fs::read(key).unwrap()).collect()
     };
     let before = keys();
-    assert_eq!(desk.once().status.code(), Some(0));
+    desk.set_up();
     assert_eq!(keys(), before);
     let more = Wheel::new("more", "1.0");
     desk.upstream.offer(&more);
     desk.wheels.push(more);
     desk.lock(&desk.wheels);
-    let output = desk.once();
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    desk.set_up();
     let gate = desk.serve();
     gate.await_ready();
     gate.install(Installer::Pip, &["more", "demo"]).assert_installed("more", "1.0");
@@ -160,7 +168,7 @@ fn a_second_run_reuses_what_is_there_and_approves_what_is_new() {
 #[test]
 fn a_changed_digest_for_a_known_name_is_refused() {
     let desk = Desk::new();
-    assert_eq!(desk.once().status.code(), Some(0));
+    desk.set_up();
     let mut changed = desk.wheels.clone();
     changed[1].bytes.extend_from_slice(b"changed");
     desk.upstream.offer(&changed[1]);

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
@@ -151,18 +151,10 @@ impl Gate {
 
     /// Starts a command that serves, with its configuration at `config`.
     pub fn spawn(mut command: Command, config: &Path) -> Result<Self, Ended> {
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("tufgate starts");
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("tufgate starts");
         let log = Arc::new(Log::default());
-        let stderr = child.stderr.take().unwrap();
-        let reading = Arc::clone(&log);
-        thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                reading.lines.lock().unwrap_or_else(PoisonError::into_inner).0.push(line);
-                reading.changed.notify_all();
-            }
-            reading.lines.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
-            reading.changed.notify_all();
-        });
+        log.follow(child.stderr.take().unwrap(), true);
+        log.follow(child.stdout.take().unwrap(), false);
         match log.await_addresses() {
             Some((address, admin)) => Ok(Self { child, config: config.to_owned(), log, address, admin }),
             None => {
@@ -219,7 +211,7 @@ impl Gate {
         http::get(self.address, path)
     }
 
-    /// The lines on stderr so far.
+    /// The lines on stderr and stdout so far.
     pub fn log(&self) -> Vec<String> {
         self.log.lines.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
     }
@@ -246,7 +238,16 @@ impl Gate {
 
     /// Waits for a decision and returns it.
     pub fn await_audit(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        eventually(&format!("audit: {what}"), PATIENCE, || self.audit().into_iter().rev().find(|line| wanted(line)))
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            let lines = self.audit();
+            if let Some(line) = lines.iter().rev().find(|line| wanted(line)) {
+                return line.clone();
+            }
+            let said = || lines.iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
+            assert!(Instant::now() < deadline, "the audit has no {what}:\n{}", said());
+            thread::sleep(Duration::from_millis(15));
+        }
     }
 
     /// The cache folder.
@@ -316,6 +317,21 @@ impl Drop for Gate {
 }
 
 impl Log {
+    /// Keeps what comes; the end of one that `decides` is the end of the process.
+    fn follow(self: &Arc<Self>, stream: impl Read + Send + 'static, decides: bool) {
+        let log = Arc::clone(self);
+        thread::spawn(move || {
+            for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                log.lines.lock().unwrap_or_else(PoisonError::into_inner).0.push(line);
+                log.changed.notify_all();
+            }
+            if decides {
+                log.lines.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
+                log.changed.notify_all();
+            }
+        });
+    }
+
     /// Both addresses as soon as they are printed; none when the process closed its stderr first.
     fn await_addresses(&self) -> Option<(SocketAddr, SocketAddr)> {
         let deadline = Instant::now() + PATIENCE;
@@ -333,10 +349,10 @@ impl Log {
     }
 }
 
-/// The public and the admin address out of lines that name them as URLs, the admin one after the word `admin`.
+/// The public and the admin address out of the lines that announce them as URLs, the admin one after the word `admin`.
 fn addresses(lines: &[String]) -> Option<(SocketAddr, SocketAddr)> {
     let (mut public, mut admin) = (None, None);
-    for line in lines {
+    for line in lines.iter().filter(|line| line.contains("listening on") || line.contains("admin on")) {
         let mut pieces = line.split("http://");
         let mut before = pieces.next().unwrap_or_default().to_lowercase();
         for piece in pieces {
