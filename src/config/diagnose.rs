@@ -7,19 +7,35 @@ use super::ConfigError;
 /// Two names this alike are taken for a misspelling (Jaro-Winkler, 0 to 1).
 const ALIKE: f64 = 0.75;
 
-/// Turns what the TOML reader says into one sentence with a place.
-pub(super) fn syntax(path: &Path, text: &str, error: &toml::de::Error, within: Option<Range<usize>>) -> ConfigError {
-    let message = error.message();
-    let offset = error.span().map(|span| span.start).or_else(|| {
-        let within = within?;
-        let key = unknown_field(message).map(|(key, _)| key)?;
-        Some(line_of_key(text, &within, key).unwrap_or(within.start))
-    });
+/// Turns what the TOML reader says of the whole file into one sentence with a place.
+pub(super) fn syntax(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
+    let offset = error.span().map(|span| span.start);
+    let key = key_at(text, offset).map(str::to_owned);
+    sentence(path, text, error.message(), key.as_deref(), offset)
+}
+
+/// The same for a table that was read apart: the reader knows the key, and its line is looked for within `span`.
+pub(super) fn in_table(
+    path: &Path,
+    text: &str,
+    error: &toml::de::Error,
+    key: &str,
+    span: &Range<usize>,
+) -> ConfigError {
+    let key = unknown_field(error.message()).map_or(key, |(unknown, _)| unknown);
+    let first = key.split(['.', '[']).next().unwrap_or(key);
+    let offset = line_of_key(text, span, first).unwrap_or(span.start);
+    let key = (!matches!(key, "" | ".")).then_some(key);
+    sentence(path, text, error.message(), key, Some(offset))
+}
+
+fn sentence(path: &Path, text: &str, message: &str, key: Option<&str>, offset: Option<usize>) -> ConfigError {
+    let section = section(text, offset);
     let what = match unknown_field(message) {
-        Some((key, known)) => format!("unknown key `{key}`{}{}", section(text, offset), suggestion(key, &known)),
+        Some((key, known)) => format!("unknown key `{key}`{section}{}", suggestion(key, &known)),
         None => {
-            let key = key_at(text, offset).map(|key| format!("{key}: ")).unwrap_or_default();
-            format!("{key}{}{}", message.trim().replace('\n', " "), section(text, offset))
+            let key = key.map(|key| format!("{key}: ")).unwrap_or_default();
+            format!("{key}{}{section}", message.trim().replace('\n', " "))
         }
     };
     ConfigError::Syntax { path: path.to_owned(), line: line_number(text, offset.unwrap_or(0)), what }

@@ -156,7 +156,7 @@ impl Config {
 
     /// Checks the text of a configuration file that lies, or will lie, at `path`.
     pub fn parse(path: &Path, text: &str, overrides: &Overrides) -> Result<Self, ConfigError> {
-        let document: Document = toml::from_str(text).map_err(|error| diagnose::syntax(path, text, &error, None))?;
+        let document: Document = toml::from_str(text).map_err(|error| diagnose::syntax(path, text, &error))?;
         let mounts = document
             .mount
             .iter()
@@ -386,6 +386,8 @@ mod tests {
     fn a_value_of_the_wrong_kind_names_its_key() {
         let error = error(&MINIMAL.replace("\"127.0.0.1:8080\"", "\"nowhere\""));
         assert!(error.contains("listen: ") && error.contains("in [server]"), "{error}");
+        let error = self::error(&MINIMAL.replace("front = \"pypi\"", "front = \"pypi\"\nunsigned = \"maybe\""));
+        assert!(error.contains(":20: unsigned: unknown variant `maybe`"), "{error}");
     }
 
     #[test]

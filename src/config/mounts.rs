@@ -54,21 +54,25 @@ const COMMON_KEYS: [&str; 4] = ["name", "front", "repository", "release"];
 
 /// What is wrong with a mount, not yet placed in the file.
 pub(super) enum MountError {
-    Toml(toml::de::Error),
-    Value { key: String, why: String },
+    /// With the key it is about, below the mount.
+    Toml(toml::de::Error, String),
+    Value {
+        key: String,
+        why: String,
+    },
 }
 
 impl MountError {
     pub(super) fn locate(self, path: &Path, text: &str, span: Range<usize>) -> ConfigError {
         match self {
-            Self::Toml(error) => diagnose::syntax(path, text, &error, Some(span)),
+            Self::Toml(error, key) => diagnose::in_table(path, text, &error, &key, &span),
             Self::Value { key, why } => ConfigError::Value { path: path.to_owned(), key, why },
         }
     }
 }
 
 pub(super) fn read(table: &toml::Table) -> Result<MountSettings, MountError> {
-    let common: Common = table.clone().try_into().map_err(MountError::Toml)?;
+    let common: Common = keys(table.clone())?;
     let value = |key: &str, why: String| MountError::Value { key: format!("mount `{}`: {key}", common.name), why };
     let mut own = table.clone();
     own.retain(|key, _| !COMMON_KEYS.contains(&key));
@@ -76,8 +80,8 @@ pub(super) fn read(table: &toml::Table) -> Result<MountSettings, MountError> {
         return Err(value("map", "several repositories for one mount (TAP 4) are not supported yet".to_owned()));
     }
     let front = match common.front.as_str() {
-        "pypi" => FrontSettings::Pypi(Box::new(front(own)?)),
-        "tree" => FrontSettings::Tree(Box::new(front(own)?)),
+        "pypi" => FrontSettings::Pypi(Box::new(keys(own)?)),
+        "tree" => FrontSettings::Tree(Box::new(keys(own)?)),
         other => {
             let why = format!("`{other}` is not a front of this build (known: pypi, tree)");
             return Err(value("front", why));
@@ -114,6 +118,9 @@ pub(super) fn share_names(one: &FrontSettings, other: &FrontSettings) -> bool {
     }
 }
 
-fn front<T: DeserializeOwned>(table: toml::Table) -> Result<T, MountError> {
-    table.try_into().map_err(MountError::Toml)
+fn keys<T: DeserializeOwned>(table: toml::Table) -> Result<T, MountError> {
+    serde_path_to_error::deserialize(table).map_err(|error| {
+        let key = error.path().to_string();
+        MountError::Toml(error.into_inner(), key)
+    })
 }
