@@ -258,9 +258,8 @@ pub fn pinned(wheel: &Wheel) -> String {
     format!("{}=={}", wheel.project, wheel.version)
 }
 
-/// Where nothing is signed there is no target, and the line has the name of the file.
 fn names(line: &Value, target: &str) -> bool {
-    line["target"].as_str().is_some_and(|found| target.ends_with(found))
+    line["target"].as_str() == Some(target)
 }
 
 fn tells(line: &Value, reason: &str) -> bool {
