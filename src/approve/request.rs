@@ -53,8 +53,11 @@ pub struct ApproveRequest {
 }
 
 /// What was approved.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Serialize)]
 pub struct ApproveReport {
+    /// The index that was asked, with the user and password it may have: to be handed on, never to be shown.
+    #[serde(skip)]
+    pub index: Url,
     /// The index that was asked, without a user.
     pub index_url: String,
     /// Where its URL came from, in words.
@@ -139,6 +142,7 @@ pub async fn approve(request: &ApproveRequest, progress: &dyn Progress) -> Resul
     editor.settings_mut().index = Some(IndexRecord { index_url: index_url.clone(), file_bases: file_bases.clone() });
     let change = editor.save()?;
     Ok(ApproveReport {
+        index: index.clone(),
         index_url,
         index_from: Source::as_str(source),
         file_bases,

@@ -13,6 +13,7 @@ use std::{
 };
 
 use clap::Args;
+use percent_encoding::percent_decode_str;
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -36,6 +37,8 @@ use crate::{
 
 /// The configuration that is written, below the folder.
 const CONFIG: &str = "tufgate.toml";
+/// The password of an index whose URL has one, below the folder.
+const PASSWORD: &str = "index-password";
 /// How long a timestamp process that ended is left alone before another one is started.
 const RESTART_PAUSE: Duration = Duration::from_secs(5);
 
@@ -138,14 +141,15 @@ impl Quickstart {
         for folder in ["state", "cache"] {
             files::private_folder(&dir.join(folder)).map_err(|error| Failure::failed(error.to_string()))?;
         }
-        let text = self.config_text(dir, report)?;
+        let credential = write_credential(dir, &report.index)?;
+        let text = self.config_text(dir, report, &credential)?;
         let path = dir.join(CONFIG);
         files::write_atomic(&path, text.as_bytes(), Mode::Private)
             .map_err(|error| Failure::failed(error.to_string()))?;
         Ok(Config::parse(&path, &text, &Overrides::default())?)
     }
 
-    fn config_text(&self, dir: &Path, report: &ApproveReport) -> Result<String, Failure> {
+    fn config_text(&self, dir: &Path, report: &ApproveReport, credential: &str) -> Result<String, Failure> {
         let layout = Layout::open(dir).map_err(|error| repository_failure(&error))?;
         let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
         let folder = |path: PathBuf| {
@@ -156,7 +160,7 @@ impl Quickstart {
         let ca_file = match &self.ca_file {
             Some(path) => {
                 let path = std::path::absolute(path).map_err(|error| Failure::usage(error.to_string()))?;
-                format!("[upstream]\nca_file = {}\n\n", quoted(&path.to_string_lossy()))
+                format!("ca_file = {}\n", quoted(&path.to_string_lossy()))
             }
             None => String::new(),
         };
@@ -167,7 +171,7 @@ impl Quickstart {
              [cache]\ndir = \"cache\"\nsize_max = \"20GiB\"\n\n\
              [state]\ndir = \"state\"\n\n\
              [audit]\nfile = \"audit.jsonl\"\n\n\
-             {ca_file}\
+             [upstream]\n{ca_file}{credential}\n\
              [[repository]]\nname = \"approved\"\nroot = {root}\nmetadata_url = {metadata}\ntargets_url = {targets}\n\
              refresh_every = \"10s\"\n\n\
              [[mount]]\nname = \"pypi\"\npath = \"/\"\nfront = \"pypi\"\nrepository = \"approved\"\nindex_url = {index}\n\
@@ -203,6 +207,27 @@ impl Quickstart {
         let _ended = keeper.await;
         served
     }
+}
+
+/// The user and password of the index's URL, as pip's configuration may have them, for the gate: the password in a file
+/// of its own, to be sent to the index's origin alone. Gives the lines for `[upstream]`.
+fn write_credential(dir: &Path, index: &Url) -> Result<String, Failure> {
+    let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    if index.username().is_empty() && index.password().is_none() {
+        return Ok(String::new());
+    }
+    let (user, password) = (decoded(index.username()), decoded(index.password().unwrap_or_default()));
+    let path = dir.join(PASSWORD);
+    let written = files::write_atomic(&path, password.as_bytes(), Mode::Private);
+    written.map_err(|error| Failure::failed(error.to_string()))?;
+    let quoted = |text: String| toml::Value::String(text).to_string();
+    let origin = index.origin().ascii_serialization() + "/";
+    Ok(format!(
+        "[[upstream.credentials]]\nurl = {}\nusername = {}\npassword_file = {}\n",
+        quoted(origin),
+        quoted(user),
+        quoted(PASSWORD.to_owned())
+    ))
 }
 
 /// Refuses a folder that this user did not make for this purpose.

@@ -113,6 +113,32 @@ fn quickstart_sets_up_serves_and_both_installers_install_cold_and_warm() {
 }
 
 #[test]
+fn the_user_of_a_private_index_is_used_by_signer_and_gate_and_shown_to_nobody() {
+    let desk = Desk::new();
+    let index = desk.upstream.url("/simple/").replace("http://", "http://gate:s3%20cret@");
+    let arguments = ["quickstart", "requirements.txt", "--dir", "product", "--index-url", index.as_str()];
+    let once = run(desk.home.path(), &[arguments.as_slice(), &["--once"]].concat());
+    let said = format!("{}{}", String::from_utf8_lossy(&once.stdout), String::from_utf8_lossy(&once.stderr));
+    assert_eq!(once.status.code(), Some(0), "{said}");
+    let mut command = tufgate(desk.home.path());
+    command.args(arguments).args(["--listen", "127.0.0.1:0"]);
+    let gate = Gate::spawn(command, &desk.config()).unwrap_or_else(|ended| panic!("quickstart ended: {ended:?}"));
+    gate.await_ready();
+    gate.install(Installer::Uv, &["demo"]).assert_installed("demo", "1.0");
+    // base64 of "gate:s3 cret"
+    let asked = desk.upstream.asked();
+    assert!(asked.iter().all(|asked| asked.header("authorization") == Some("Basic Z2F0ZTpzMyBjcmV0")), "{asked:?}");
+    let shown = [
+        said,
+        fs::read_to_string(desk.config()).unwrap(),
+        fs::read_to_string(desk.product().join("audit.jsonl")).unwrap(),
+    ];
+    assert!(shown.iter().all(|text| !text.contains("s3%20cret") && !text.contains("s3 cret")), "{shown:?}");
+    let secret = fs::metadata(desk.product().join("index-password")).unwrap();
+    assert_eq!(secret.permissions().mode() & 0o077, 0);
+}
+
+#[test]
 fn quickstart_says_what_to_type_and_whom_to_trust() {
     let desk = Desk::new();
     let gate = desk.serve();
