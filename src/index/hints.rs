@@ -97,8 +97,15 @@ impl Hints {
             }
             let task = Arc::clone(shared);
             let (page, project) = (page.clone(), project.clone());
-            // A task of its own: the fetch goes on when the client that asked first leaves.
-            let fetched = tokio::spawn(async move { task.fetch(&page, &project).await }).await;
+            // A task of its own: the fetch goes on, and what it brings is kept, when the client that asked first leaves.
+            let fetching = async move {
+                let fetched = task.fetch(&page, &project).await;
+                if let Ok(entry) = &fetched {
+                    task.pages.insert(project, entry.clone()).await;
+                }
+                fetched
+            };
+            let fetched = tokio::spawn(fetching).await;
             fetched.unwrap_or(Err(HintError::Stopped))
         };
         let entry =

@@ -1,6 +1,6 @@
 //! Requests to a `pypi` mount: pages of signed facts, and files.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, stream};
 use http::{StatusCode, header};
@@ -29,6 +29,9 @@ use crate::{
 
 /// Files of one page that are looked up at the same time.
 const LOOKUPS_AT_ONCE: usize = 16;
+
+/// How long a page that has a signed listing waits for what the index may add to it. pip gives up after 15 s.
+const OPTIONAL_HINT_WAIT: Duration = Duration::from_secs(3);
 
 /// A mount with the front `pypi`.
 pub struct PypiMount {
@@ -297,16 +300,24 @@ impl PypiMount {
         self.listings.get(&self.obtain, project, &path).await
     }
 
-    /// The upstream's page. Where a signed listing makes it optional, trouble with the index is not the client's.
+    /// The upstream's page. Where a signed listing makes it optional, trouble with the index is not the client's, and
+    /// neither is its slowness: the fetch goes on without the page that began it.
     async fn hint(&self, project: &ProjectName, optional: bool) -> Result<Option<Arc<Hint>>, Denial> {
         let Some(url) = self.front.page_url(project) else { return Ok(None) };
-        match self.hints.get(&url, project).await {
-            Ok(hint) => Ok(hint),
-            Err(error) if optional => {
+        let hint = self.hints.get(&url, project);
+        if !optional {
+            return hint.await.map_err(|error| index_trouble(project, &error));
+        }
+        match tokio::time::timeout(OPTIONAL_HINT_WAIT, hint).await {
+            Ok(Ok(hint)) => Ok(hint),
+            Ok(Err(error)) => {
                 tracing::warn!(%project, %error, "the index is left out of a page");
                 Ok(None)
             }
-            Err(error) => Err(index_trouble(project, &error)),
+            Err(_late) => {
+                tracing::warn!(%project, wait = ?OPTIONAL_HINT_WAIT, "the index is slow and left out of a page");
+                Ok(None)
+            }
         }
     }
 
