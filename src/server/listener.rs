@@ -6,6 +6,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    pin::Pin,
     sync::Arc,
     time::Duration,
 };
@@ -30,6 +31,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
 };
+use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -67,6 +69,8 @@ pub struct Options {
     pub connections_max: usize,
     /// How long a client may take to send a request's head.
     pub header_timeout: Span,
+    /// How long a client may leave what it is sent untouched.
+    pub write_timeout: Span,
     /// How long open requests may go on once the process was told to stop.
     pub drain: Span,
 }
@@ -146,6 +150,9 @@ impl Listener {
             };
             // Answers are written whole; waiting for more would only delay the last packet.
             let _best_effort = stream.set_nodelay(true);
+            // A client that never reads would keep its place among `connections_max` for ever.
+            let mut stream = TimeoutStream::new(stream);
+            stream.set_write_timeout(Some(self.options.write_timeout.duration()));
             let connection = Connection {
                 peer: peer.ip(),
                 tls: self.tls.clone(),
@@ -154,7 +161,7 @@ impl Listener {
             };
             let watcher = graceful.watcher();
             tokio::spawn(async move {
-                connection.run(stream, watcher).await;
+                connection.run(Box::pin(stream), watcher).await;
                 drop(permit);
             });
         }
@@ -173,7 +180,7 @@ struct Connection<H> {
 }
 
 impl<H> Connection<H> {
-    async fn run<F, B>(self, stream: TcpStream, watcher: hyper_util::server::graceful::Watcher)
+    async fn run<F, B>(self, stream: Pin<Box<TimeoutStream<TcpStream>>>, watcher: hyper_util::server::graceful::Watcher)
     where
         H: Fn(Request<Incoming>, IpAddr) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,

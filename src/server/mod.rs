@@ -47,6 +47,9 @@ pub struct Settings {
     /// How long a client may take to send a request's head.
     #[serde(default = "header_timeout")]
     pub header_timeout: Span,
+    /// How long a client may leave what it is sent untouched before its connection is reset.
+    #[serde(default = "write_timeout")]
+    pub write_timeout: Span,
     /// How long open requests may go on after SIGTERM.
     #[serde(default = "drain")]
     pub drain: Span,
@@ -57,6 +60,9 @@ fn connections_max() -> usize {
 }
 fn header_timeout() -> Span {
     Span::secs(15)
+}
+fn write_timeout() -> Span {
+    Span::secs(60)
 }
 fn drain() -> Span {
     Span::secs(20)
@@ -71,6 +77,7 @@ impl Settings {
             http2: self.http2,
             connections_max: self.connections_max,
             header_timeout: self.header_timeout,
+            write_timeout: self.write_timeout,
             drain: self.drain,
         }
     }
