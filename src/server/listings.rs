@@ -61,7 +61,7 @@ impl Listings {
         }
         let bytes = obtain.whole(&info, obtain.own_sources(&info)).await;
         let bytes = bytes.map_err(|error| denied(error.fault(), error.reason(), error.to_string()))?;
-        let unreadable = |error: ListingError| denied(error.fault(), "metadata", error.to_string());
+        let unreadable = |error: ListingError| denied(error.fault(), "listing", error.to_string());
         let owner = project.clone();
         // Off the threads that answer requests: a large one takes a while.
         let parsed = tokio::task::spawn_blocking(move || Listing::parse(&bytes, &owner)).await;
