@@ -3,12 +3,12 @@
 mod page;
 
 use std::{
+    borrow::Cow,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use url::Url;
@@ -90,9 +90,11 @@ pub struct Admin {
 
 impl Admin {
     /// Answers one request.
-    pub fn handle(&self, request: &Request<Incoming>, peer: IpAddr) -> Response<Body> {
+    pub fn handle<B>(&self, request: &Request<B>, peer: IpAddr) -> Response<Body> {
         if request.method() != Method::GET && request.method() != Method::HEAD {
-            return answer(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n".to_owned());
+            let mut response = answer(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n".to_owned());
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return response;
         }
         let response = self.route(request, peer);
         if request.method() == Method::HEAD {
@@ -102,7 +104,7 @@ impl Admin {
         response
     }
 
-    fn route(&self, request: &Request<Incoming>, peer: IpAddr) -> Response<Body> {
+    fn route<B>(&self, request: &Request<B>, peer: IpAddr) -> Response<Body> {
         let path = request.uri().path();
         match path {
             "/livez" => return answer(StatusCode::OK, TEXT, "ok\n".to_owned()),
@@ -132,7 +134,7 @@ impl Admin {
         }
     }
 
-    fn is_our_host(&self, request: &Request<Incoming>) -> bool {
+    fn is_our_host<B>(&self, request: &Request<B>) -> bool {
         let Some(host) = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()) else {
             return false;
         };
@@ -152,6 +154,7 @@ impl Admin {
         let troubles: Vec<String> = self
             .repositories
             .iter()
+            .filter(|repository| self.mounts.iter().any(|mount| mount.repository == repository.name()))
             .filter_map(|repository| repository.current().err().map(|error| (repository, error)))
             .map(|(repository, error)| format!("repository \"{}\": {error}\n", repository.name()))
             .collect();
@@ -163,16 +166,28 @@ impl Admin {
 
     fn metrics(&self) -> Response<Body> {
         (self.refresh_gauges)();
+        self.metrics.audit_failed(self.audit.failed());
         match self.metrics.render() {
             Ok(text) => answer(StatusCode::OK, METRICS, text),
             Err(error) => answer(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
         }
     }
 
+    /// Whether `asked` is the record's mount with its path, from the root or within the mount, or with its target.
+    fn is_about(&self, record: &Record, asked: &str) -> bool {
+        let Some((mount, path)) = asked.split_once('/').filter(|(mount, _)| *mount == record.mount) else {
+            return false;
+        };
+        let recorded = decoded(&record.path);
+        let own = self.mounts.iter().find(|own| own.name == mount).map_or("/", |own| own.path.as_str());
+        let within = recorded.strip_prefix(own).map(|rest| rest.trim_start_matches('/'));
+        recorded.strip_prefix('/') == Some(path) || within == Some(path) || record.target.as_deref() == Some(path)
+    }
+
     /// `/why/{mount}/{path}` or `/why/{request id}`: the last verdict, from memory; nothing is fetched.
     fn why(&self, rest: &str) -> Response<Body> {
-        let decoded = percent_decode_str(rest).decode_utf8_lossy();
-        let record = self.audit.find(|record| is_about(record, &decoded, rest));
+        let asked = decoded(rest);
+        let record = self.audit.find(|record| record.request == asked || self.is_about(record, &asked));
         match record {
             Some(record) => match serde_json::to_string_pretty(&record) {
                 Ok(json) => answer(StatusCode::OK, JSON, json + "\n"),
@@ -187,14 +202,9 @@ impl Admin {
     }
 }
 
-fn is_about(record: &Record, decoded: &str, raw: &str) -> bool {
-    let names = |rest: &str| {
-        rest.split_once('/').is_some_and(|(mount, path)| {
-            record.mount == mount
-                && (record.path.trim_start_matches('/') == path || record.target.as_deref() == Some(path))
-        })
-    };
-    record.request == decoded || names(decoded) || names(raw)
+/// Installers escape names in different ways; a question may use any of them, or none.
+fn decoded(path: &str) -> Cow<'_, str> {
+    percent_decode_str(path).decode_utf8_lossy()
 }
 
 fn answer(status: StatusCode, content_type: &'static str, text: String) -> Response<Body> {

@@ -25,7 +25,8 @@ pub(super) fn render(admin: &Admin, query: &str) -> String {
     let wanted = url::form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "id").map(|(_, value)| value);
     let records = admin.audit.recent(SHOWN_MAX, |record| match &wanted {
         Some(id) => record.request == *id,
-        None => record.verdict != Verdict::Allowed,
+        // What is authentically absent is no news: pip asks for itself at each run.
+        None => matches!(record.verdict, Verdict::Refused | Verdict::Unavailable),
     });
     let page = html! {
         (DOCTYPE)
@@ -99,13 +100,21 @@ fn decisions(records: &[Record]) -> Markup {
                         td { code { (record.request) } }
                         td { (record.mount) }
                         td { code { (record.target.as_deref().unwrap_or(&record.path)) } }
-                        td class=(if record.verdict == Verdict::Allowed { "ok" } else { "no" }) {
+                        td class=(class(record.verdict)) {
                             (record.verdict.as_str()) ": " (record.detail)
                         }
                     }
                 }
             }
         }
+    }
+}
+
+fn class(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Allowed => "ok",
+        Verdict::Absent => "dim",
+        Verdict::Refused | Verdict::Unavailable => "no",
     }
 }
 

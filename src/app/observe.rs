@@ -121,3 +121,112 @@ fn class(status: u16) -> &'static str {
         _ => "5xx",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::{base::SystemClock, telemetry::metrics};
+
+    fn observers(metrics: &Arc<Metrics>) -> Arc<Observers> {
+        let repository_of = HashMap::from([("pypi".to_owned(), "approved".to_owned())]);
+        Observers::new(Arc::clone(metrics), SystemClock::shared(), repository_of)
+    }
+
+    /// The short words that a function of a layer's source gives, so that a new one cannot be forgotten here.
+    fn words(source: &str, function: &str) -> BTreeSet<String> {
+        let body = source.split_once(&format!("fn {function}(")).unwrap().1;
+        let body = body.split_once("\n    }\n").unwrap().0;
+        body.split('"').skip(1).step_by(2).map(str::to_owned).collect()
+    }
+
+    fn set<'w>(words: impl IntoIterator<Item = &'w str>) -> BTreeSet<String> {
+        words.into_iter().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn every_reason_for_which_something_is_refused_has_its_series_from_the_start_and_no_other() {
+        let tuf = words(include_str!("../tuf/error.rs"), "reason");
+        let updater = words(include_str!("../updater/error.rs"), "reason");
+        let trust = words(include_str!("../trust/mod.rs"), "reason");
+        let delivery = words(include_str!("../delivery/error.rs"), "reason");
+        // What is no refusal: upstream trouble and this machine's own.
+        let trouble = set([
+            "state",
+            "settings",
+            "timeout",
+            "interrupted",
+            "absent_upstream",
+            "stalled",
+            "began_anew",
+            "still_fetching",
+            "no_source",
+            "read_back",
+            "ended",
+        ]);
+        let elsewhere = set(["listing", "refused_upstream"]);
+        let reasons: BTreeSet<String> =
+            [&tuf, &updater, &trust, &delivery, &elsewhere].into_iter().flatten().cloned().collect();
+        let refusals: BTreeSet<String> = reasons.difference(&trouble).cloned().collect();
+        assert_eq!(set(metrics::refusal_reasons()), refusals);
+        assert!(tuf.is_subset(&set(metrics::VERIFICATION_REASONS)));
+    }
+
+    #[test]
+    fn every_label_of_a_failed_write_has_its_series_from_the_start() {
+        let source = include_str!("../cache/error.rs");
+        let of_errno = source.split_once("fn errno_label(").unwrap().1.split_once("\n}\n").unwrap().0;
+        let words: BTreeSet<String> = words(source, "label")
+            .into_iter()
+            .chain(of_errno.split('"').skip(1).step_by(2).map(str::to_owned))
+            .collect();
+        assert_eq!(words, set(CacheError::LABELS));
+    }
+
+    #[test]
+    fn a_file_that_fails_verification_counts_for_the_repository_that_its_mount_trusts() {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        delivery::Observer::verification_failed(&*observers(&metrics), "pypi", "hash");
+        let line = "tufgate_verification_failures_total{reason=\"hash\",repository=\"approved\"} 1";
+        assert!(metrics.render().unwrap().contains(line));
+    }
+
+    #[test]
+    fn a_fetch_is_in_flight_until_it_ends_however_it_ends() {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let observers = observers(&metrics);
+        let count = || {
+            let text = metrics.render().unwrap();
+            let line = text.lines().find(|line| line.starts_with("tufgate_fetches_in_flight ")).unwrap().to_owned();
+            line.rsplit(' ').next().unwrap().to_owned()
+        };
+        delivery::Observer::fetch_started(&*observers, "pypi");
+        delivery::Observer::fetch_started(&*observers, "pypi");
+        assert_eq!(count(), "2");
+        let error = DeliveryError::Ended { target: "demo".into() };
+        delivery::Observer::fetch_finished(&*observers, "pypi", 0, Duration::ZERO, Err(&error));
+        delivery::Observer::fetch_finished(&*observers, "pypi", 1, Duration::ZERO, Ok(()));
+        assert_eq!(count(), "0");
+    }
+
+    #[test]
+    fn a_refresh_counts_under_its_result_and_only_a_good_one_moves_the_last_success() {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let observers = observers(&metrics);
+        metrics.announce_repository("approved");
+        let error = UpdaterError::Interrupted { repository: "approved".to_owned() };
+        updater::Observer::refreshed(&*observers, "approved", &Err(&error));
+        let text = metrics.render().unwrap();
+        assert!(text.contains("tufgate_tuf_refresh_total{repository=\"approved\",result=\"unavailable\"} 1"));
+        assert!(text.contains("tufgate_tuf_last_success_timestamp_seconds{repository=\"approved\"} 0"));
+        updater::Observer::refreshed(&*observers, "approved", &Ok(()));
+        assert!(!metrics.render().unwrap().contains("last_success_timestamp_seconds{repository=\"approved\"} 0"));
+    }
+
+    #[test]
+    fn statuses_of_upstreams_count_by_class() {
+        let classes = [100, 200, 304, 404, 503, 999].map(class);
+        assert_eq!(classes, ["1xx", "2xx", "3xx", "4xx", "5xx", "5xx"]);
+    }
+}

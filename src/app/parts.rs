@@ -5,7 +5,7 @@ use std::{collections::HashMap, path::Path, sync::Arc};
 use super::observe::Observers;
 use crate::{
     base::{SharedClock, files::FileError},
-    cache::{Cache, CacheError},
+    cache::{Cache, CacheError, Eviction, QUARANTINES},
     config::{Config, FrontSettings, MountSettings},
     delivery::{Delivery, Release},
     front::{SettingsError, pypi, tree},
@@ -87,6 +87,7 @@ impl Parts {
         let metrics = Arc::new(Metrics::new()?);
         config.mounts.iter().for_each(|mount| metrics.announce_mount(&mount.name));
         config.repositories.iter().for_each(|repository| metrics.announce_repository(&repository.name));
+        metrics.announce_cache(&Eviction::ALL.map(Eviction::as_str), &QUARANTINES, &CacheError::LABELS);
         let repository_of: HashMap<String, String> =
             config.mounts.iter().map(|mount| (mount.name.clone(), mount.repository.clone())).collect();
         let observers = Observers::new(Arc::clone(&metrics), Arc::clone(&clock), repository_of);

@@ -63,6 +63,23 @@ impl CacheError {
         Fault::Local
     }
 
+    /// All labels, for initialising counters.
+    pub const LABELS: [&str; 13] = [
+        "ENOSPC",
+        "EDQUOT",
+        "EIO",
+        "EROFS",
+        "EMFILE",
+        "ENFILE",
+        "EACCES",
+        "EPERM",
+        "ENOENT",
+        "full",
+        "free_space",
+        "format",
+        "other",
+    ];
+
     /// The kind of failure as a bounded label: `ENOSPC`, `EIO`, …, `full`, `free_space`, `other`.
     pub fn label(&self) -> &'static str {
         match self {

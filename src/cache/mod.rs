@@ -30,7 +30,7 @@ pub use error::{CacheError, IngestError, ReadError};
 pub use growing::{Growing, GrowingSource};
 pub use ingest::{Checked, Ingest};
 pub use memory::MemoryStore;
-pub use observer::{Eviction, Observer, Unobserved};
+pub use observer::{Eviction, Observer, QUARANTINES, Unobserved};
 use serde::Deserialize;
 pub use spool::Spool;
 pub use store::{Found, Recheck, Sink, Store, Usage};

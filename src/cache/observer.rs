@@ -16,6 +16,9 @@ pub trait Observer: fmt::Debug + Send + Sync + 'static {
     fn write_failed(&self, _error: &CacheError) {}
 }
 
+/// Every `why` of [`Observer::quarantined`], for initialising counters.
+pub const QUARANTINES: [&str; 7] = ["changing", "hash", "length", "link", "not_a_file", "stranger", "unreadable"];
+
 /// Why a good blob was removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Eviction {

@@ -13,10 +13,11 @@ use crate::{
         RequestPath,
         pypi::{FileRoute, Route},
     },
-    server::{Mount, MountFront, PypiMount, TreeMount},
+    server::{Denial, Mount, MountFront, PypiMount, TreeMount},
     telemetry::Record,
     trust::TrustError,
     tuf::{TargetInfo, TargetPath},
+    upstream::ShownUrl,
 };
 
 /// The largest audit log that is searched for an id.
@@ -108,8 +109,26 @@ impl Explain {
     }
 }
 
-/// A path, and what trust says of it: where it is signed also where it would be fetched.
-type Judged = Result<(TargetInfo, Vec<url::Url>), TrustError>;
+/// What is signed of a path and where it would be fetched, or why it would not be served.
+type Judged = Result<(TargetInfo, Vec<url::Url>), Denied>;
+
+struct Denied {
+    fault: Fault,
+    reason: &'static str,
+    detail: String,
+}
+
+impl From<TrustError> for Denied {
+    fn from(error: TrustError) -> Self {
+        Self { fault: error.fault(), reason: error.reason(), detail: error.to_string() }
+    }
+}
+
+impl From<Denial> for Denied {
+    fn from(denial: Denial) -> Self {
+        Self { fault: denial.fault, reason: denial.reason, detail: denial.sentence }
+    }
+}
 
 async fn judge_pypi(pypi: &PypiMount, request: &RequestPath<'_>) -> Result<Judged, Failure> {
     let route = pypi.front().route(&Method::GET, request).map_err(|error| Failure::usage(error.to_string()))?;
@@ -124,7 +143,7 @@ async fn judge_pypi(pypi: &PypiMount, request: &RequestPath<'_>) -> Result<Judge
             };
             let obtain = pypi.obtain();
             let info = obtain.trust.authorise(listing.as_str(), std::slice::from_ref(&listing)).await;
-            return Ok(info.map(|info| {
+            return Ok(info.map_err(Denied::from).map(|info| {
                 let sources = obtain.own_sources(&info);
                 (info, sources)
             }));
@@ -132,7 +151,7 @@ async fn judge_pypi(pypi: &PypiMount, request: &RequestPath<'_>) -> Result<Judge
         Route::Root | Route::Redirect(_) => return Err(Failure::usage("ask for a project's page or for a file")),
     };
     let authorised = pypi.authorise(&file).await;
-    Ok(authorised.map(|authorised| {
+    Ok(authorised.map_err(Denied::from).map(|authorised| {
         let sources = pypi.sources(&file, &authorised);
         (authorised.info, sources)
     }))
@@ -142,7 +161,7 @@ async fn judge_tree(tree: &TreeMount, request: &RequestPath<'_>) -> Result<Judge
     let route = tree.front().route(&Method::GET, request).map_err(|error| Failure::usage(error.to_string()))?;
     let path = TargetPath::new(&route.target).map_err(|error| Failure::usage(error.to_string()))?;
     let authorised = tree.obtain().trust.authorise(&route.path.filename(), &[path]).await;
-    Ok(authorised.map(|info| {
+    Ok(authorised.map_err(Denied::from).map(|info| {
         let sources = tree.sources(&route, &info);
         (info, sources)
     }))
@@ -172,15 +191,15 @@ fn explanation(config: &Config, mount: &Mount, path: String, judged: Judged) -> 
             explanation.digests = info.digests.iter().map(ToString::to_string).collect();
             explanation.chain = info.chain.iter().map(link).collect();
             explanation.cached = Some(cached(config, &info));
-            explanation.sources = sources.iter().map(shown).collect();
+            explanation.sources = sources.iter().map(|url| ShownUrl::from(url).to_string()).collect();
             (Exit::Ok, explanation)
         }
-        Err(error) => {
-            let refused = error.fault() == Fault::Refused;
+        Err(denied) => {
+            let refused = denied.fault == Fault::Refused;
             explanation.verdict = if refused { "refused" } else { "unavailable" };
-            error.reason().clone_into(&mut explanation.reason);
-            explanation.detail = error.to_string();
-            (error.fault().into(), explanation)
+            denied.reason.clone_into(&mut explanation.reason);
+            explanation.detail = denied.detail;
+            (denied.fault.into(), explanation)
         }
     }
 }
@@ -203,14 +222,6 @@ fn cached(config: &Config, info: &TargetInfo) -> &'static str {
         Ok(Recheck::Bad(_)) => "damaged",
         Ok(Recheck::Absent) | Err(_) => "no",
     }
-}
-
-/// A URL without what may be secret in it.
-fn shown(url: &url::Url) -> String {
-    let mut url = url.clone();
-    let _cannot_have_one = url.set_username("").and_then(|()| url.set_password(None));
-    url.set_query(None);
-    url.to_string()
 }
 
 fn print_explanation(explanation: &Explanation) -> Result<(), Failure> {

@@ -226,8 +226,11 @@ impl Config {
         if self.admin.as_ref().is_some_and(|admin| admin.listen == self.server.listen && admin.listen.port() != 0) {
             return wrong("admin.listen", "must differ from server.listen".to_owned());
         }
-        if self.cache.dir == self.state.dir {
-            return wrong("state.dir", "must not be cache.dir: deleting a cache must never reset trust".to_owned());
+        if self.state.dir.starts_with(&self.cache.dir) {
+            return wrong(
+                "state.dir",
+                "must not be cache.dir, nor within it: deleting a cache must never reset trust".to_owned(),
+            );
         }
         if let Err(error) = logging::check(&self.log) {
             return wrong("log.level", error.to_string());
@@ -290,8 +293,17 @@ impl Config {
         Ok(())
     }
 
-    /// Two mounts that name targets alike in one repository authorise each other's files.
     fn doubts(&self) -> Vec<String> {
+        let mut doubts = self.doubts_of_mounts();
+        if self.admin.as_ref().is_some_and(|admin| admin.public_url.is_some() && !is_loopback(admin.listen)) {
+            let doubt = "admin.public_url is of no use while admin.listen is not loopback: /why does not answer there";
+            doubts.push(doubt.to_owned());
+        }
+        doubts
+    }
+
+    /// Two mounts that name targets alike in one repository authorise each other's files.
+    fn doubts_of_mounts(&self) -> Vec<String> {
         let mut doubts = Vec::new();
         for (n, one) in self.mounts.iter().enumerate() {
             for other in self.mounts.iter().skip(n + 1) {
@@ -399,6 +411,7 @@ mod tests {
             ("name = \"approved\"", "name = \"../etc\"", "`../etc` must be"),
             ("name = \"approved\"", "name = \"lock\"", "tufgate's own files"),
             ("dir = \"state\"", "dir = \"cache\"", "state.dir: must not be cache.dir"),
+            ("dir = \"state\"", "dir = \"cache/state\"", "state.dir: must not be cache.dir"),
             ("root = \"root.json\"", "root = \"missing.json\"", "missing.json"),
             ("front = \"pypi\"", "front = \"pypi\"\nmap = \"map.json\"", "map: several repositories"),
             ("front = \"pypi\"", "front = \"pypi\"\npath = \"/-/tuf\"", "reserved"),

@@ -3,30 +3,32 @@
 use std::{
     collections::HashSet,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use http::header;
+use bytes::Bytes;
 use jiff::Timestamp;
 use moka::future::Cache;
 use url::Url;
 
 use super::{
     Hint, HintError,
-    fetch::{self, fetch},
+    fetch::{self, Read},
     shelf::{Head, Shelf},
 };
 use crate::{
-    base::{ByteSize, Digest, Fault, SharedClock, Span, files::FileError},
+    base::{ByteSize, Fault, SharedClock, Span, files::FileError},
     simple::ProjectName,
-    upstream::{Client, Document},
+    upstream::Client,
 };
 
 /// Memory for hints of one mount, estimated in bytes.
 const MEMORY_MAX: u64 = 48 << 20;
-/// What one file of a page takes in memory, roughly.
-const FILE_WEIGHT: u32 = 512;
+/// What one file of a page takes in memory beside its text, roughly.
+const FILE_OVERHEAD: usize = 256;
+/// What one project takes, whatever its page.
+const ENTRY_OVERHEAD: usize = 512;
 /// How long "there is no such project" is believed.
 const ABSENT_FRESH: Duration = Duration::from_secs(30);
 
@@ -67,6 +69,26 @@ struct Entry {
     /// `None` is an upstream's own "no such project".
     hint: Option<Arc<Hint>>,
     fetched: Timestamp,
+    /// Estimated bytes in memory.
+    weight: u32,
+}
+
+impl Entry {
+    fn absent(fetched: Timestamp) -> Self {
+        Self { hint: None, fetched, weight: weight(0, 0) }
+    }
+
+    fn of(read: Read, fetched: Timestamp) -> Self {
+        let Read { page, tag, size } = read;
+        let weight = weight(size, page.files.len());
+        Self { hint: Some(Arc::new(Hint { page, tag })), fetched, weight }
+    }
+}
+
+/// By its text and not by its files alone: an index can put megabytes into one file's yank.
+fn weight(size: usize, files: usize) -> u32 {
+    let bytes = files.saturating_mul(FILE_OVERHEAD).saturating_add(size).saturating_add(ENTRY_OVERHEAD);
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 impl Hints {
@@ -78,115 +100,151 @@ impl Hints {
         folder: Option<&Path>,
     ) -> Result<Self, FileError> {
         let shelf = folder.map(|folder| Shelf::open(folder, settings.limit)).transpose()?.map(Arc::new);
-        let weigh = |_: &ProjectName, entry: &Entry| {
-            let files = entry.hint.as_ref().map_or(0, |hint| hint.page.files.len());
-            u32::try_from(files).unwrap_or(u32::MAX).saturating_mul(FILE_WEIGHT).saturating_add(FILE_WEIGHT)
-        };
-        let pages = Cache::builder().max_capacity(MEMORY_MAX).weigher(weigh).build();
+        let pages = Cache::builder().max_capacity(MEMORY_MAX).weigher(|_, entry: &Entry| entry.weight).build();
         let shared = Shared { client, clock, settings, shelf, pages, revalidating: Mutex::default() };
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// What the index says of a project, whose page is at `page`; `None` is the index's own "no such project". A hint that is there is given at
-    /// once, however old, and revalidated in the background when it is no longer fresh.
+    /// What the index says of a project, whose page is at `page`; `None` is the index's own "no such project". A hint
+    /// that is there is given at once, however old, and revalidated in the background when it is no longer fresh.
+    ///
+    /// Whoever drops this ends only the waiting: the fetch goes on, and the next who asks finds it.
     pub async fn get(&self, page: &Url, project: &ProjectName) -> Result<Option<Arc<Hint>>, HintError> {
-        let shared = &self.shared;
-        let fetching = async {
-            if let Some(entry) = shared.shelved(project).await {
-                return Ok(entry);
-            }
-            let task = Arc::clone(shared);
-            let (page, project) = (page.clone(), project.clone());
-            // A task of its own: the fetch goes on, and what it brings is kept, when the client that asked first leaves.
-            let fetching = async move {
-                let fetched = task.fetch(&page, &project).await;
-                if let Ok(entry) = &fetched {
-                    task.pages.insert(project, entry.clone()).await;
-                }
-                fetched
-            };
-            let fetched = tokio::spawn(fetching).await;
-            fetched.unwrap_or(Err(HintError::Stopped))
+        let entry = match self.shared.remembered(project).await {
+            Some(entry) => entry,
+            None => self.load(page, project).await?,
         };
-        let entry =
-            shared.pages.try_get_with(project.clone(), fetching).await.map_err(|error| HintError::clone(&error))?;
-        let age = shared.clock.now().duration_since(entry.fetched).unsigned_abs();
-        match &entry.hint {
-            None if age > ABSENT_FRESH => {
-                shared.pages.invalidate(project).await;
-                Box::pin(self.get(page, project)).await
-            }
-            Some(_) if age > shared.settings.fresh.duration() => {
-                self.revalidate(page, project);
-                Ok(entry.hint)
-            }
-            _ => Ok(entry.hint),
+        if entry.hint.is_some() && self.shared.age(&entry) > self.shared.settings.fresh.duration() {
+            self.revalidate(page, project);
         }
+        Ok(entry.hint)
     }
 
     /// What is known without asking anybody.
-    pub async fn kept(&self, project: &ProjectName) -> Option<Arc<Hint>> {
+    pub async fn kept(&self, page: &Url, project: &ProjectName) -> Option<Arc<Hint>> {
         if let Some(entry) = self.shared.pages.get(project).await {
             return entry.hint;
         }
-        self.shared.shelved(project).await?.hint
+        self.shared.shelved(page, project).await?.hint
+    }
+
+    async fn load(&self, page: &Url, project: &ProjectName) -> Result<Entry, HintError> {
+        let (shared, page, project) = (Arc::clone(&self.shared), page.clone(), project.clone());
+        let loading = tokio::spawn(async move {
+            let load = async {
+                match shared.shelved(&page, &project).await {
+                    Some(entry) => Ok(entry),
+                    None => shared.fetch(&page, &project).await,
+                }
+            };
+            shared.pages.try_get_with(project.clone(), load).await.map_err(|error| HintError::clone(&error))
+        });
+        loading.await.unwrap_or(Err(HintError::Stopped))
     }
 
     fn revalidate(&self, page: &Url, project: &ProjectName) {
-        if !self.shared.revalidating().insert(project.clone()) {
-            return;
-        }
-        let shared = Arc::clone(&self.shared);
-        let (page, project) = (page.clone(), project.clone());
+        let Some(turn) = Turn::take(&self.shared, project) else { return };
+        let page = page.clone();
         tokio::spawn(async move {
-            match shared.fetch(&page, &project).await {
+            let Turn { shared, project } = &turn;
+            match shared.fetch(&page, project).await {
                 Ok(entry) => shared.pages.insert(project.clone(), entry).await,
                 // The old hint serves on; the next request after this one tries again.
                 Err(error) => tracing::warn!(%project, %error, "the index could not be asked again"),
             }
-            shared.revalidating().remove(&project);
         });
     }
 }
 
+/// The right to revalidate a project, which one task at a time has; given back however that task ends.
+struct Turn {
+    shared: Arc<Shared>,
+    project: ProjectName,
+}
+
+impl Turn {
+    fn take(shared: &Arc<Shared>, project: &ProjectName) -> Option<Self> {
+        let is_free = shared.revalidating().insert(project.clone());
+        is_free.then(|| Self { shared: Arc::clone(shared), project: project.clone() })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.shared.revalidating().remove(&self.project);
+    }
+}
+
 impl Shared {
-    fn revalidating(&self) -> std::sync::MutexGuard<'_, HashSet<ProjectName>> {
+    fn revalidating(&self) -> MutexGuard<'_, HashSet<ProjectName>> {
         self.revalidating.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn age(&self, entry: &Entry) -> Duration {
+        // A clock that was set back makes a hint old, not fresh for ever.
+        self.clock.now().duration_since(entry.fetched).unsigned_abs()
+    }
+
+    /// What is in memory and still counts.
+    async fn remembered(&self, project: &ProjectName) -> Option<Entry> {
+        let entry = self.pages.get(project).await?;
+        if entry.hint.is_none() && self.age(&entry) > ABSENT_FRESH {
+            self.pages.invalidate(project).await;
+            return None;
+        }
+        Some(entry)
     }
 
     async fn fetch(&self, url: &Url, project: &ProjectName) -> Result<Entry, HintError> {
         let HintSettings { limit, deadline, .. } = self.settings;
         let fetched = self.clock.now();
-        match fetch(&self.client, url, project, limit, deadline.duration()).await {
-            Ok((page, document)) => {
-                self.keep(project, fetched, &document).await;
-                let tag = Digest::sha256(&document.body).to_hex().into();
-                Ok(Entry { hint: Some(Arc::new(Hint { page, tag })), fetched })
+        match fetch::document(&self.client, url, limit, deadline.duration()).await {
+            Ok(document) => {
+                let read = fetch::read(project, &document).await?;
+                self.keep(project, Head::of(url, &document, fetched), document.body).await;
+                Ok(Entry::of(read, fetched))
             }
-            Err(error) if error.fault() == Fault::NotFound => Ok(Entry { hint: None, fetched }),
+            Err(error) if error.fault() == Fault::NotFound => {
+                self.forget(project).await;
+                Ok(Entry::absent(fetched))
+            }
             Err(error) => Err(error),
         }
     }
 
-    async fn keep(&self, project: &ProjectName, fetched: Timestamp, document: &Document) {
+    async fn keep(&self, project: &ProjectName, head: Head, body: Bytes) {
+        self.shelve(project, move |shelf, project| shelf.put(project, &head, &body)).await;
+    }
+
+    /// What the index took back must not come back from disk.
+    async fn forget(&self, project: &ProjectName) {
+        self.shelve(project, |shelf, project| shelf.remove(project)).await;
+    }
+
+    async fn shelve(
+        &self,
+        project: &ProjectName,
+        change: impl FnOnce(&Shelf, &ProjectName) -> Result<(), FileError> + Send + 'static,
+    ) {
         let Some(shelf) = self.shelf.clone() else { return };
-        let content_type = document.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let head = Head { url: document.url.clone(), content_type: content_type.map(str::to_owned), fetched };
-        let (name, body) = (project.clone(), document.body.clone());
-        let kept = tokio::task::spawn_blocking(move || shelf.put(&name, &head, &body)).await;
-        if let Ok(Err(error)) = kept {
+        let name = project.clone();
+        let changed = tokio::task::spawn_blocking(move || change(&shelf, &name)).await;
+        if let Ok(Err(error)) = changed {
             tracing::warn!(%project, %error, "a hint could not be kept on disk");
         }
     }
 
-    async fn shelved(&self, project: &ProjectName) -> Option<Entry> {
-        let (shelf, project) = (self.shelf.clone()?, project.clone());
+    /// What is on disk of that page: one of another index, before the configuration was changed, says nothing here.
+    async fn shelved(&self, page: &Url, project: &ProjectName) -> Option<Entry> {
+        let (shelf, page, project) = (self.shelf.clone()?, page.clone(), project.clone());
         let read = move || {
-            let (head, body) = shelf.get(&project)?;
-            let page = fetch::read(&project, head.content_type.as_deref(), &body, &head.url).ok()?;
-            let tag = Digest::sha256(&body).to_hex().into();
-            Some(Entry { hint: Some(Arc::new(Hint { page, tag })), fetched: head.fetched })
+            let (head, body) = shelf.get(&project).filter(|(head, _)| head.asked == page)?;
+            let read = Read::of(&project, head.content_type.as_deref(), &body, &head.url).ok()?;
+            Some(Entry::of(read, head.fetched))
         };
         tokio::task::spawn_blocking(read).await.ok()?
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,7 +51,7 @@ pub(super) struct Answer {
     pub(super) route: &'static str,
     /// Where its bytes come from.
     pub(super) source: Source,
-    /// What goes to the audit log; pages have none.
+    /// What goes to the audit log; a page that is answered has none.
     pub(super) decision: Option<Decision>,
 }
 
@@ -138,16 +138,24 @@ impl Denial {
         // An error that names the file itself needs no subject before it.
         let subject = if self.sentence.contains(&self.subject) { "" } else { self.subject.as_str() };
         let title = if subject.is_empty() { self.sentence.clone() } else { format!("{subject}: {}", self.sentence) };
+        let detail = match context.mount.as_str() {
+            "" => format!("request {}", context.id),
+            mount => format!("request {}, mount \"{mount}\"", context.id),
+        };
         let phrase = Refusal { subject, reason: &self.sentence, id: &context.id, why: context.why.as_deref() };
         let problem = Problem {
             kind,
             title,
             status: status.as_u16(),
-            detail: format!("request {}, mount \"{}\"", context.id, context.mount),
+            detail,
             instance: context.why.clone().unwrap_or_else(|| format!("urn:tufgate:request:{}", context.id)),
             phrase: Some(phrase.phrase()),
         };
-        let verdict = if refusal { Verdict::Refused } else { Verdict::Unavailable };
+        let verdict = match self.fault {
+            _ if refusal => Verdict::Refused,
+            Fault::NotFound => Verdict::Absent,
+            _ => Verdict::Unavailable,
+        };
         let signed = self.signed.as_deref();
         let decision = Decision {
             target: signed.map(|info| info.path.to_string()).or(self.target),

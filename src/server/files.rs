@@ -26,7 +26,7 @@ use crate::{
 
 /// The bytes behind an ETag never change, so that a client need never ask again.
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("max-age=31536000, immutable");
-/// A beginning that was released early must not be kept by anybody as if it were known to be good.
+/// A beginning that was released early must not be kept by anybody as if it were known to be good; nor a 416.
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
@@ -164,6 +164,9 @@ fn put_verified(ask: &FileAsk<'_>, length: u64, blob: crate::cache::Blob, part: 
     let headers = response.headers_mut();
     describe(headers, etag, ask.content_type);
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(sent));
+    if status == StatusCode::RANGE_NOT_SATISFIABLE {
+        headers.insert(header::CACHE_CONTROL, NO_STORE);
+    }
     if let Some(range) = content_range.and_then(|range| HeaderValue::try_from(range).ok()) {
         headers.insert(header::CONTENT_RANGE, range);
     }

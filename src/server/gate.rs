@@ -12,17 +12,20 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode
 use url::Url;
 
 use super::{
-    answer::{Answer, Context, bad_request, malformed},
+    answer::{Answer, Context, Denial, bad_request, malformed},
     body::{Accounted, Body},
     ids::Ids,
-    problem::{Level, status},
+    problem::Level,
     pypi::PypiMount,
     tree::TreeMount,
 };
 use crate::{
     base::SharedClock,
     front::{MountPath, RequestPath},
-    telemetry::{Audit, Metrics, Record, Verdict, metrics::InFlight},
+    telemetry::{
+        Audit, Metrics, Record, Verdict,
+        metrics::{InFlight, NO_MOUNT},
+    },
     updater::Repository,
     upstream::InstanceId,
 };
@@ -149,7 +152,7 @@ impl Gate {
     async fn dispatch<B>(&self, context: &mut Context, request: &Request<B>) -> Answer {
         let path = request.uri().path();
         if let Some(rest) = path.strip_prefix(TUF_PREFIX) {
-            return self.metadata(rest).await;
+            return self.metadata(context, rest).await;
         }
         let target = request.uri().path_and_query().map_or(path, |target| target.as_str());
         let path = match RequestPath::parse(target) {
@@ -169,7 +172,7 @@ impl Gate {
 
     /// `/-/tuf/{repository}/{file}`: the repository's metadata byte for byte, so that a gate behind this one can verify
     /// it from its own anchor.
-    async fn metadata(&self, rest: &str) -> Answer {
+    async fn metadata(&self, context: &Context, rest: &str) -> Answer {
         let Some((name, file)) = rest.split_once('/') else {
             return bad_request(StatusCode::NOT_FOUND, "ask for /-/tuf/{repository}/{file}");
         };
@@ -187,7 +190,11 @@ impl Gate {
                 Answer::plain("tuf", response)
             }
             Ok(None) => bad_request(StatusCode::NOT_FOUND, "this metadata is none of the current state"),
-            Err(error) => bad_request(status(Level::Tree, error.fault()), &error.to_string()),
+            // In the words of a refusal, so that it stays one down the chain (decision 30).
+            Err(error) => {
+                let denial = Denial::new(Level::Tree, error.fault(), error.reason(), "", error.to_string());
+                denial.answer(context, "tuf")
+            }
         }
     }
 
@@ -206,7 +213,7 @@ impl Gate {
         let report = move |sent: u64, finished: bool| {
             let _in_flight_until_here = guard;
             self.metrics.sent(label(&context.mount), source, sent);
-            let method = if context.method == Method::HEAD { "HEAD" } else { "GET" };
+            let method = method_label(&context.method);
             self.metrics.request(label(&context.mount), route, method, status, started.elapsed());
             log(&context, route, status, sent, finished, started.elapsed());
             let Some(decision) = decision else { return };
@@ -248,7 +255,16 @@ impl WhyBase {
 
 /// Requests that no mount owns are counted under one name.
 fn label(mount: &str) -> &str {
-    if mount.is_empty() { "-" } else { mount }
+    if mount.is_empty() { NO_MOUNT } else { mount }
+}
+
+/// A client can invent methods without end.
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        _ => "other",
+    }
 }
 
 fn length(headers: &HeaderMap) -> Option<u64> {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Hands out ids such as `k3f9-000017`.
+/// Hands out ids such as `5be0cd19-001f`.
 #[derive(Debug)]
 pub struct Ids {
     /// Drawn at start, so that ids of two runs or two replicas differ.
@@ -19,11 +19,6 @@ impl Ids {
         Self { run: hex::encode(seed), next: AtomicU64::new(1) }
     }
 
-    /// The run's own part, which also names this instance in `Via`.
-    pub fn run(&self) -> &str {
-        &self.run
-    }
-
     /// The next id.
     pub fn next(&self) -> String {
         format!("{}-{:04x}", self.run, self.next.fetch_add(1, Ordering::Relaxed))
@@ -33,5 +28,18 @@ impl Ids {
 impl Default for Ids {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_one_run_count_upwards_and_those_of_another_run_are_others() {
+        let (one, other) = (Ids::new(), Ids::new());
+        let (first, second) = (one.next(), one.next());
+        assert!(first.ends_with("-0001") && second.ends_with("-0002"));
+        assert_ne!(first, other.next());
     }
 }

@@ -19,7 +19,7 @@ const MEMORY_MAX: u64 = 32 << 20;
 const FILE_WEIGHT: u32 = 512;
 
 /// The signed listings of one mount, parsed once for each digest: signed bytes never change their meaning.
-pub(super) struct Listings(Cache<Digest, Arc<Listing>>);
+pub(super) struct Listings(Cache<ProjectName, (Digest, Arc<Listing>)>);
 
 /// A listing and the target that it is.
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ pub(super) struct SignedListing {
 
 impl Listings {
     pub(super) fn new() -> Self {
-        let weigh = |_: &Digest, listing: &Arc<Listing>| {
+        let weigh = |_: &ProjectName, (_, listing): &(Digest, Arc<Listing>)| {
             let files = u32::try_from(listing.files().len()).unwrap_or(u32::MAX);
             files.saturating_add(1).saturating_mul(FILE_WEIGHT)
         };
@@ -53,7 +53,7 @@ impl Listings {
         let info = info.map_err(|error| denied(error.fault(), error.reason(), error.to_string()))?;
         let Some(info) = info else { return Ok(None) };
         let digest = info.digests.primary().clone();
-        if let Some(listing) = self.0.get(&digest) {
+        if let Some((_, listing)) = self.0.get(project).filter(|(known, _)| *known == digest) {
             return Ok(Some(SignedListing { listing, info }));
         }
         if info.length > LISTING_MAX {
@@ -61,10 +61,19 @@ impl Listings {
         }
         let bytes = obtain.whole(&info, obtain.own_sources(&info)).await;
         let bytes = bytes.map_err(|error| denied(error.fault(), error.reason(), error.to_string()))?;
-        let unreadable = |error: ListingError| denied(error.fault(), "metadata", error.to_string());
-        let listing = Arc::new(Listing::parse(&bytes, project).map_err(unreadable)?);
-        self.0.insert(digest, Arc::clone(&listing));
+        let unreadable = |error: ListingError| denied(error.fault(), "listing", error.to_string());
+        let owner = project.clone();
+        // Off the threads that answer requests: a large one takes a while.
+        let parsed = tokio::task::spawn_blocking(move || Listing::parse(&bytes, &owner)).await;
+        let ended = |_| denied(Fault::Local, "ended", "the signed listing was not read to its end".to_owned());
+        let listing = Arc::new(parsed.map_err(ended)?.map_err(unreadable)?);
+        self.0.insert(project.clone(), (digest, Arc::clone(&listing)));
         Ok(Some(SignedListing { listing, info }))
+    }
+
+    /// The listing that was signed last, whether or not it is now: good for names alone.
+    pub(super) fn kept(&self, project: &ProjectName) -> Option<Arc<Listing>> {
+        self.0.get(project).map(|(_, listing)| listing)
     }
 }
 

@@ -1,6 +1,9 @@
 //! Rendered pages: kept per project, form and state of trust, plain and compressed.
 
-use std::{io::Write as _, sync::Arc};
+use std::{
+    io::Write as _,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
@@ -8,9 +11,15 @@ use http::{HeaderValue, Response, StatusCode, header};
 use jiff::Timestamp;
 use moka::sync::Cache;
 
-use super::{answer::Answer, body, files::text, gate::Asked};
+use super::{
+    answer::{Answer, Denial},
+    body,
+    files::text,
+    gate::Asked,
+    problem::Level,
+};
 use crate::{
-    base::{Digest, Span},
+    base::{Digest, Fault, Span},
     front::conditional,
     index::Hint,
     simple::{self, Format, ProjectName},
@@ -19,32 +28,25 @@ use crate::{
 
 /// Memory for rendered pages of one mount, in bytes.
 const MEMORY_MAX: u64 = 64 << 20;
+/// What a page takes in memory beside its bytes, roughly.
+const ENTRY_OVERHEAD: usize = 512;
 /// Below it compressing costs more than it saves, in bytes.
 const COMPRESS_MIN: usize = 1 << 10;
 
 /// The rendered pages of one mount.
-pub(super) struct Pages(Cache<(ProjectName, bool), (Tags, Arc<Page>)>);
-
-/// What a page was rendered from. It is only as good as this is unchanged.
-#[derive(Clone)]
-pub(super) struct Tags {
-    set: Arc<TrustedSet>,
-    listing: Option<Digest>,
-    hint: Option<Arc<str>>,
+pub(super) struct Pages {
+    kept: Cache<(ProjectName, bool), (Tags, Arc<Page>)>,
+    /// The newest set, and the number of the state that it is of.
+    newest: Mutex<Option<(Arc<TrustedSet>, u64)>>,
 }
 
-impl Tags {
-    pub(super) fn new(set: &Arc<TrustedSet>, listing: Option<&TargetInfo>, hint: Option<&Hint>) -> Self {
-        Self {
-            set: Arc::clone(set),
-            listing: listing.map(|info| info.digests.primary().clone()),
-            hint: hint.map(|hint| Arc::clone(&hint.tag)),
-        }
-    }
-
-    fn same(&self, other: &Self) -> bool {
-        same_state(&self.set, &other.set) && self.listing == other.listing && self.hint == other.hint
-    }
+/// What a page was rendered from. It is only as good as this is unchanged. It holds no trusted set: many pages would
+/// keep as many old ones in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Tags {
+    state: u64,
+    listing: Option<Digest>,
+    hint: Option<Arc<str>>,
 }
 
 /// A refresh that found nothing new makes another set of the same state.
@@ -59,20 +61,40 @@ impl Pages {
     pub(super) fn new() -> Self {
         let weigh = |_: &(ProjectName, bool), (_, page): &(Tags, Arc<Page>)| {
             let compressed = page.compressed.as_ref().map_or(0, |variant| variant.body.len());
-            u32::try_from(page.plain.body.len() + compressed).unwrap_or(u32::MAX)
+            u32::try_from(page.plain.body.len() + compressed + ENTRY_OVERHEAD).unwrap_or(u32::MAX)
         };
-        Self(Cache::builder().max_capacity(MEMORY_MAX).weigher(weigh).build())
+        let kept = Cache::builder().max_capacity(MEMORY_MAX).weigher(weigh).build();
+        Self { kept, newest: Mutex::new(None) }
+    }
+
+    pub(super) fn tags(&self, set: &Arc<TrustedSet>, listing: Option<&TargetInfo>, hint: Option<&Hint>) -> Tags {
+        Tags {
+            state: self.state(set),
+            listing: listing.map(|info| info.digests.primary().clone()),
+            hint: hint.map(|hint| Arc::clone(&hint.tag)),
+        }
     }
 
     pub(super) fn get(&self, project: &ProjectName, format: Format, tags: &Tags) -> Option<Arc<Page>> {
-        let (kept, page) = self.0.get(&(project.clone(), format.is_json()))?;
-        kept.same(tags).then_some(page)
+        let (kept, page) = self.kept.get(&(project.clone(), format.is_json()))?;
+        (kept == *tags).then_some(page)
     }
 
-    pub(super) fn put(&self, project: &ProjectName, format: Format, tags: Tags, page: &simple::Page) -> Arc<Page> {
-        let page = Arc::new(Page::render(format, page));
-        self.0.insert((project.clone(), format.is_json()), (tags, Arc::clone(&page)));
-        page
+    pub(super) fn put(&self, project: &ProjectName, format: Format, tags: Tags, page: &Arc<Page>) {
+        self.kept.insert((project.clone(), format.is_json()), (tags, Arc::clone(page)));
+    }
+
+    /// Numbers states in the order in which they are met. One that is met again after another is a new one: its pages
+    /// are rendered again, which costs time and no more.
+    fn state(&self, set: &Arc<TrustedSet>) -> u64 {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = match newest.as_ref() {
+            Some((known, state)) if same_state(known, set) => *state,
+            Some((_, state)) => state + 1,
+            None => 0,
+        };
+        *newest = Some((Arc::clone(set), state));
+        state
     }
 }
 
@@ -119,8 +141,15 @@ impl Freshness {
 }
 
 impl Page {
-    pub(super) fn render(format: Format, page: &simple::Page) -> Self {
-        Self::of(if format.is_json() { page.to_json() } else { page.to_html().into_bytes() })
+    /// Renders and compresses off the threads that answer requests: a large page takes a while.
+    pub(super) async fn render(format: Format, page: simple::Page) -> Result<Arc<Self>, Denial> {
+        let project = page.name.clone();
+        let render = move || Self::of(if format.is_json() { page.to_json() } else { page.to_html().into_bytes() });
+        let ended = |_| {
+            let sentence = "the page was not rendered to its end".to_owned();
+            Denial::new(Level::Page, Fault::Local, "ended", &project, sentence)
+        };
+        tokio::task::spawn_blocking(render).await.map(Arc::new).map_err(ended)
     }
 
     pub(super) fn of(body: Vec<u8>) -> Self {

@@ -29,9 +29,8 @@ use crate::{
 
 /// Files of one page that are looked up at the same time.
 const LOOKUPS_AT_ONCE: usize = 16;
-
-/// How long a page that has a signed listing waits for what the index may add to it. pip gives up after 15 s.
-const OPTIONAL_HINT_WAIT: Duration = Duration::from_secs(3);
+/// How long a page that needs no index waits for what the index may add: well below the 15 s that pip waits.
+const SIBLINGS_WAIT: Duration = Duration::from_secs(3);
 
 /// A mount with the front `pypi`.
 pub struct PypiMount {
@@ -91,14 +90,8 @@ impl PypiMount {
             true => ("metadata", "text/plain; charset=utf-8"),
             false => ("file", "application/octet-stream"),
         };
-        let subject =
-            if file.metadata { format!("{}{}", file.filename, pypi::METADATA) } else { file.filename.clone() };
         match self.authorise(file).await {
-            Err(error) => {
-                let target = target_paths(&self.front.targets(file)).into_iter().next();
-                let denial = Denial::of_trust(Level::File, &subject, target.as_ref(), &self.obtain.trust, &error);
-                denial.answer(asked.context, route)
-            }
+            Err(denial) => denial.answer(asked.context, route),
             Ok(authorised) => {
                 let ask = FileAsk {
                     context: asked.context,
@@ -107,7 +100,7 @@ impl PypiMount {
                     level: Level::File,
                     route,
                     content_type,
-                    subject: &subject,
+                    subject: &subject(file),
                     early: authorised.listed_at.is_none(),
                 };
                 let sources = self.sources(file, &authorised);
@@ -118,38 +111,41 @@ impl PypiMount {
 
     /// Whether a file may be served: as a target of its own, or by a signed listing where the mount says so. Asks no
     /// index (decision 4).
-    pub async fn authorise(&self, file: &FileRoute) -> Result<Authorised, TrustError> {
+    pub async fn authorise(&self, file: &FileRoute) -> Result<Authorised, Denial> {
         let paths = target_paths(&self.front.targets(file));
         let error = match self.obtain.trust.authorise(&file.filename, &paths).await {
             Ok(info) => return Ok(Authorised { info, listed_at: None }),
-            Err(error @ TrustError::Unsigned { .. }) => error,
-            Err(error) => return Err(error),
+            Err(error) => error,
         };
-        self.authorise_by_listing(file, &paths).await.ok_or(error)
+        if matches!(error, TrustError::Unsigned { .. })
+            && let Some(authorised) = self.authorise_by_listing(file, &paths).await?
+        {
+            return Ok(authorised);
+        }
+        Err(self.file_denial(file, &paths, &error))
     }
 
     /// Metadata counts as signed when a signed listing has its digest; the file itself only where the mount says that
-    /// listings authorise.
-    async fn authorise_by_listing(&self, file: &FileRoute, paths: &[TargetPath]) -> Option<Authorised> {
+    /// listings authorise. A listing that cannot be had is trouble of its own, not a "no" (decision 10).
+    async fn authorise_by_listing(&self, file: &FileRoute, paths: &[TargetPath]) -> Result<Option<Authorised>, Denial> {
         if !file.metadata && self.front.settings().listing != ListingRole::Authorises {
-            return None;
+            return Ok(None);
         }
-        let candidates = Distribution::parse(&file.filename).ok()?.candidates;
-        for candidate in candidates {
-            let Some(signed) = self.listing(&candidate.project).await.ok().flatten() else { continue };
-            let path = paths.first()?;
-            let info = if file.metadata {
-                signed.authorise_metadata(&file.filename, path)
-            } else {
-                signed.authorise_file(&file.filename, path)
-            };
-            // The listing says where the file is; what the client's URL says of that is not asked.
-            let listed = signed.listing.file(&file.filename);
-            if let (Some(info), Some(listed)) = (info, listed) {
-                return Some(Authorised { info, listed_at: Some((usize::from(listed.base), listed.path.clone())) });
+        let Ok(distribution) = Distribution::parse(&file.filename) else { return Ok(None) };
+        let mut found: Option<(TargetPath, Authorised)> = None;
+        for (n, candidate) in distribution.candidates.iter().enumerate() {
+            let at_file = |denial| Denial { level: Level::File, subject: subject(file), ..denial };
+            let Some(signed) = self.listing(&candidate.project).await.map_err(at_file)? else { continue };
+            // A template without `{project}` has one target for all readings of a name.
+            let Some(path) = paths.get(n).or(paths.first()) else { continue };
+            let Some(authorised) = authorised_by(&signed, file, path) else { continue };
+            if let Some((first, _)) = found {
+                let error = self.obtain.trust.ambiguous(&file.filename, first, signed.info.path);
+                return Err(self.file_denial(file, paths, &error));
             }
+            found = Some((signed.info.path, authorised));
         }
-        None
+        Ok(found.map(|(_, authorised)| authorised))
     }
 
     /// Where to fetch an authorised file. Metadata is the signer's own product and lies with the repository first.
@@ -181,7 +177,7 @@ impl PypiMount {
             {
                 return Some((usize::from(file.base), file.path.clone()));
             }
-            if let Some(hint) = self.hint(&candidate.project, true).await.ok().flatten()
+            if let Some(hint) = self.hint(&candidate.project).await.ok().flatten()
                 && let Some(file) = hint.page.file(filename)
                 && let Ok(located) = self.front.bases().locate(&file.url)
             {
@@ -197,10 +193,10 @@ impl PypiMount {
         if let Some(signed) = self.listing(project).await? {
             return Ok(signed.listing.to_page(|file| file.path.to_string()).files);
         }
-        let Some(hint) = self.hint(project, false).await? else { return Err(unknown(project)) };
+        let Some(hint) = self.hint(project).await? else { return Err(unknown(project)) };
         let mut signed = Vec::new();
         for file in self.front.lookups(project, &hint.page).files {
-            if let Fact::Signed(fact) = self.fact(&file).await {
+            if let Fact::Signed(fact) = self.fact(&file).await.0 {
                 signed.push(File { filename: file.filename, digests: Some(fact.digests), ..File::default() });
             }
         }
@@ -215,13 +211,17 @@ impl PypiMount {
         };
         let set = match self.obtain.trust.fresh().await {
             Ok(set) => set,
-            Err(error) => return self.names_only(asked, project, format, &error).await,
+            Err(error) => {
+                let denial = self.page_denial(project.as_str(), &error);
+                return self.names_only(asked, project, format, denial).await;
+            }
         };
         match self.rendered(project, format, &set).await {
             Ok(page) => {
                 let freshness = pages::Freshness::of(self.front.settings().max_age, set.expires(), self.clock.now());
                 page.answer(asked, format, freshness)
             }
+            Err(denial) if denial.fault == Fault::Refused => self.names_only(asked, project, format, denial).await,
             Err(denial) => denial.answer(asked.context, "page"),
         }
     }
@@ -233,15 +233,19 @@ impl PypiMount {
         set: &Arc<TrustedSet>,
     ) -> Result<Arc<pages::Page>, Denial> {
         let listing = self.listing(project).await?;
-        let hint = self.hint(project, listing.is_some()).await?;
-        let tags = pages::Tags::new(set, listing.as_ref().map(|listing| &listing.info), hint.as_deref());
+        let hint = match &listing {
+            Some(_) => self.siblings(project).await,
+            None => self.hint(project).await?,
+        };
+        let tags = self.pages.tags(set, listing.as_ref().map(|listing| &listing.info), hint.as_deref());
         if let Some(page) = self.pages.get(project, format, &tags) {
             return Ok(page);
         }
         let reason = format!("not signed in repository \"{}\"", self.obtain.trust.repository().name());
-        let composed = match (&listing, &hint) {
+        let (composed, settled) = match (&listing, &hint) {
             (Some(signed), hint) => {
-                self.front.page_from_listing(&signed.listing, hint.as_ref().map(|hint| &hint.page), &reason)
+                let hint = hint.as_ref().map(|hint| &hint.page);
+                (self.front.page_from_listing(&signed.listing, hint, &reason), true)
             }
             (None, Some(hint)) => {
                 self.metrics.listing_unauthenticated(&self.obtain.mount);
@@ -250,46 +254,60 @@ impl PypiMount {
             (None, None) => return Err(unknown(project)),
         };
         self.count(project, &composed);
-        Ok(self.pages.put(project, format, tags, &composed.page))
+        let page = pages::Page::render(format, composed.page).await?;
+        if settled {
+            self.pages.put(project, format, tags, &page);
+        }
+        Ok(page)
     }
 
-    async fn compose_from_hint(&self, project: &ProjectName, hint: &Hint, reason: &str) -> Composed {
+    /// The page, and whether all that it says will still be so when it is asked for again.
+    async fn compose_from_hint(&self, project: &ProjectName, hint: &Hint, reason: &str) -> (Composed, bool) {
         let lookups = self.front.lookups(project, &hint.page);
-        let facts: HashMap<String, Fact> = stream::iter(lookups.files)
+        let facts: HashMap<String, (Fact, bool)> = stream::iter(lookups.files)
             .map(|file| async move { (file.filename.clone(), self.fact(&file).await) })
             .buffer_unordered(LOOKUPS_AT_ONCE)
             .collect()
             .await;
-        let fact = |filename: &str| facts.get(filename).cloned().unwrap_or(Fact::Unjudged);
-        self.front.page_from_hint(project, &hint.page, fact, reason)
+        let settled = facts.values().all(|(_, settled)| *settled);
+        let fact = |filename: &str| facts.get(filename).map_or(Fact::Unjudged, |(fact, _)| fact.clone());
+        (self.front.page_from_hint(project, &hint.page, fact, reason), settled)
     }
 
-    /// What is signed of a file. What cannot be told now is judged when the file is asked for, where the reason reaches
-    /// the user.
-    async fn fact(&self, file: &FileRoute) -> Fact {
-        let info = match self.obtain.trust.authorise(&file.filename, &target_paths(&self.front.targets(file))).await {
+    /// What is signed of a file, and whether that is settled. What cannot be told now is judged when the file is asked
+    /// for, where the reason reaches the user; a page that says so must not outlive the trouble.
+    async fn fact(&self, file: &FileRoute) -> (Fact, bool) {
+        let authorise = async |file: &FileRoute| {
+            self.obtain.trust.authorise(&file.filename, &target_paths(&self.front.targets(file))).await
+        };
+        let settled = |error: &TrustError| !matches!(error, TrustError::Updater(_));
+        let info = match authorise(file).await {
             Ok(info) => info,
-            Err(TrustError::Unsigned { .. }) => return Fact::Unsigned,
-            Err(_) => return Fact::Unjudged,
+            Err(TrustError::Unsigned { .. }) => return (Fact::Unsigned, true),
+            Err(error) => return (Fact::Unjudged, settled(&error)),
         };
-        let metadata = FileRoute { metadata: true, ..file.clone() };
-        let metadata = self.obtain.trust.authorise(&file.filename, &target_paths(&self.front.targets(&metadata))).await;
+        let metadata = authorise(&FileRoute { metadata: true, ..file.clone() }).await;
+        let is_settled = metadata.as_ref().err().is_none_or(settled);
         let metadata_sha256 = metadata.ok().and_then(|info| info.digests.get(Algorithm::Sha256).cloned());
-        Fact::Signed(Signed { length: info.length, digests: info.digests, metadata_sha256 })
+        (Fact::Signed(Signed { length: info.length, digests: info.digests, metadata_sha256 }), is_settled)
     }
 
-    /// While trust is not current a page still names the files, so that the reasoned refusal of the file reaches the
-    /// user; pip shows nothing of what a page's status says (decision 9).
-    async fn names_only(&self, asked: &Asked<'_>, project: &ProjectName, format: Format, error: &TrustError) -> Answer {
-        let hint = match self.hints.kept(project).await {
+    /// While there is no trust in what could be listed a page still names the files, so that the reasoned refusal of the
+    /// file reaches the user; pip shows nothing of what a page's status says (decision 9).
+    async fn names_only(&self, asked: &Asked<'_>, project: &ProjectName, format: Format, denial: Denial) -> Answer {
+        let listing = self.listings.kept(project);
+        let hint = match self.kept_hint(project).await {
             Some(hint) => Some(hint),
-            None => self.hint(project, true).await.ok().flatten(),
+            None if listing.is_some() => self.siblings(project).await,
+            None => self.hint(project).await.ok().flatten(),
         };
-        match self.front.page_of_names(project, None, hint.as_ref().map(|hint| &hint.page)) {
-            Some(composed) => {
-                pages::Page::render(format, &composed.page).answer(asked, format, pages::Freshness::NoStore)
-            }
-            None => self.page_denial(project.as_str(), error).answer(asked.context, "page"),
+        let hint = hint.as_ref().map(|hint| &hint.page);
+        let Some(composed) = self.front.page_of_names(project, listing.as_deref(), hint) else {
+            return denial.answer(asked.context, "page");
+        };
+        match pages::Page::render(format, composed.page).await {
+            Ok(page) => page.answer(asked, format, pages::Freshness::NoStore),
+            Err(denial) => denial.answer(asked.context, "page"),
         }
     }
 
@@ -300,25 +318,30 @@ impl PypiMount {
         self.listings.get(&self.obtain, project, &path).await
     }
 
-    /// The upstream's page. Where a signed listing makes it optional, trouble with the index is not the client's, and
-    /// neither is its slowness: the fetch goes on without the page that began it.
-    async fn hint(&self, project: &ProjectName, optional: bool) -> Result<Option<Arc<Hint>>, Denial> {
+    /// The upstream's page.
+    async fn hint(&self, project: &ProjectName) -> Result<Option<Arc<Hint>>, Denial> {
         let Some(url) = self.front.page_url(project) else { return Ok(None) };
-        let hint = self.hints.get(&url, project);
-        if !optional {
-            return hint.await.map_err(|error| index_trouble(project, &error));
-        }
-        match tokio::time::timeout(OPTIONAL_HINT_WAIT, hint).await {
-            Ok(Ok(hint)) => Ok(hint),
-            Ok(Err(error)) => {
-                tracing::warn!(%project, %error, "the index is left out of a page");
-                Ok(None)
+        self.hints.get(&url, project).await.map_err(|error| index_trouble(project, &error))
+    }
+
+    /// The upstream's page where a signed listing makes it optional: neither trouble with the index nor its slowness is
+    /// the client's (decision 1).
+    async fn siblings(&self, project: &ProjectName) -> Option<Arc<Hint>> {
+        match tokio::time::timeout(SIBLINGS_WAIT, self.hint(project)).await {
+            Ok(Ok(hint)) => hint,
+            Ok(Err(denial)) => {
+                tracing::warn!(%project, error = denial.sentence, "the index is left out of a page");
+                None
             }
             Err(_late) => {
-                tracing::warn!(%project, wait = ?OPTIONAL_HINT_WAIT, "the index is slow and left out of a page");
-                Ok(None)
+                tracing::warn!(%project, "the index is left out of a page: it is too slow");
+                None
             }
         }
+    }
+
+    async fn kept_hint(&self, project: &ProjectName) -> Option<Arc<Hint>> {
+        self.hints.kept(&self.front.page_url(project)?, project).await
     }
 
     /// The projects that top-level metadata names. TUF cannot enumerate what is delegated.
@@ -342,6 +365,10 @@ impl PypiMount {
         pages::Page::of(body).answer(asked, format, pages::Freshness::Revalidate)
     }
 
+    fn file_denial(&self, file: &FileRoute, paths: &[TargetPath], error: &TrustError) -> Denial {
+        Denial::of_trust(Level::File, &subject(file), paths.first(), &self.obtain.trust, error)
+    }
+
     fn page_denial(&self, subject: &str, error: &TrustError) -> Denial {
         Denial::of_trust(Level::Page, subject, None, &self.obtain.trust, error)
     }
@@ -355,6 +382,21 @@ impl PypiMount {
         }
         tracing::debug!(%project, ?counts, "page composed");
     }
+}
+
+/// How a file is called in a refusal.
+fn subject(file: &FileRoute) -> String {
+    if file.metadata { format!("{}{}", file.filename, pypi::METADATA) } else { file.filename.clone() }
+}
+
+fn authorised_by(signed: &SignedListing, file: &FileRoute, path: &TargetPath) -> Option<Authorised> {
+    let info = match file.metadata {
+        true => signed.authorise_metadata(&file.filename, path),
+        false => signed.authorise_file(&file.filename, path),
+    };
+    // The listing says where the file is; what the client's URL says of that is not asked.
+    let listed = signed.listing.file(&file.filename)?;
+    Some(Authorised { info: info?, listed_at: Some((usize::from(listed.base), listed.path.clone())) })
 }
 
 /// Names that no target can have authorise nothing.

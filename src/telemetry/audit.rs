@@ -40,7 +40,9 @@ pub enum Verdict {
     Allowed,
     /// Verification said no.
     Refused,
-    /// Neither: an upstream could not be had.
+    /// Authentically not there, and not of a kind that must be signed: an unknown project, a file that clients probe for.
+    Absent,
+    /// Neither: an upstream could not be had, or this machine is in trouble.
     Unavailable,
 }
 
@@ -50,6 +52,7 @@ impl Verdict {
         match self {
             Self::Allowed => "allowed",
             Self::Refused => "refused",
+            Self::Absent => "absent",
             Self::Unavailable => "unavailable",
         }
     }
@@ -122,8 +125,8 @@ impl Audit {
         })
     }
 
-    /// Writes one record; its sequence number is given here. A disk that refuses the line is logged and counted, and
-    /// the record is kept in memory all the same.
+    /// Writes one record; its sequence number is given here. A disk that refuses the line is logged once and
+    /// counted, and the record is kept in memory all the same.
     pub fn write(&self, mut record: Record) {
         let mut recent = lock(&self.recent);
         record.sequence = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;

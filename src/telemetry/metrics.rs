@@ -7,43 +7,38 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use prometheus::{
-    Encoder as _, Gauge, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Encoder as _, Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder, core::Collector,
 };
 
-/// Reasons for which verification fails, as they stand in the label `reason`.
-pub const VERIFICATION_REASONS: [&str; 16] = [
+/// The label `mount` of requests that no mount owns.
+pub const NO_MOUNT: &str = "-";
+
+/// Reasons for which metadata or a file fails verification, as they stand in the label `reason`.
+pub const VERIFICATION_REASONS: [&str; 14] = [
+    "canonical",
+    "delegation",
+    "expired",
+    "hash",
+    "length",
+    "limit",
+    "mix_and_match",
+    "refused_upstream",
+    "rollback",
+    "schema",
     "signature",
     "threshold",
-    "expired",
-    "rollback",
-    "hash",
-    "length",
-    "mix_and_match",
-    "version",
-    "schema",
-    "canonical",
     "too_large",
-    "limit",
-    "delegation",
-    "clock",
-    "stale",
-    "state",
+    "version",
 ];
 
-/// Reasons for which a request is refused, as they stand in the label `reason`.
-pub const REFUSAL_REASONS: [&str; 10] = [
-    "unsigned",
-    "ambiguous",
-    "expired",
-    "not_loaded",
-    "hash",
-    "length",
-    "rollback",
-    "unknown_project",
-    "upstream",
-    "metadata",
-];
+/// Reasons for which a request is refused, as they stand in the label `reason`: those of verification, and these.
+const REFUSAL_REASONS: [&str; 7] = ["ambiguous", "clock", "listing", "not_loaded", "revoked", "stale", "unsigned"];
+
+/// All values that the label `reason` of refusals can have.
+pub fn refusal_reasons() -> impl Iterator<Item = &'static str> {
+    REFUSAL_REASONS.into_iter().chain(VERIFICATION_REASONS)
+}
 
 /// Where the bytes of a response came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,6 +119,7 @@ pub struct Metrics {
     fetches_in_flight: IntGauge,
     listing_unauthenticated: IntCounterVec,
     links_dropped: IntCounterVec,
+    audit_write_errors: IntCounter,
 }
 
 /// Seconds; from a hit in memory to a slow upstream.
@@ -186,18 +182,18 @@ impl Metrics {
                 &["mount"],
             )?,
             links_dropped: made.counters("index_links_dropped_total", "Links outside the file bases", &["mount"])?,
+            audit_write_errors: made.counter("audit_write_errors_total", "Audit records that the disk did not take")?,
             registry: registry.clone(),
             process: process_registry()?,
         };
         made.build_info()?;
+        metrics.announce_refusals(NO_MOUNT);
         Ok(metrics)
     }
 
     /// Creates a mount's series at zero.
     pub fn announce_mount(&self, mount: &str) {
-        for reason in REFUSAL_REASONS {
-            self.refusals.with_label_values(&[mount, reason]).inc_by(0);
-        }
+        self.announce_refusals(mount);
         for result in Lookup::ALL {
             self.cache_lookups.with_label_values(&[mount, result.as_str()]).inc_by(0);
         }
@@ -206,6 +202,28 @@ impl Metrics {
         }
         self.listing_unauthenticated.with_label_values(&[mount]).inc_by(0);
         self.links_dropped.with_label_values(&[mount]).inc_by(0);
+    }
+
+    /// Creates the cache's series at zero, for the reasons that it has.
+    pub fn announce_cache(
+        &self,
+        evictions: &[&'static str],
+        quarantines: &[&'static str],
+        write_errors: &[&'static str],
+    ) {
+        for (counters, labels) in [
+            (&self.cache_evictions, evictions),
+            (&self.cache_quarantined, quarantines),
+            (&self.cache_write_errors, write_errors),
+        ] {
+            labels.iter().for_each(|label| counters.with_label_values(&[label]).inc_by(0));
+        }
+    }
+
+    fn announce_refusals(&self, mount: &str) {
+        for reason in refusal_reasons() {
+            self.refusals.with_label_values(&[mount, reason]).inc_by(0);
+        }
     }
 
     /// Creates a repository's series at zero.
@@ -325,6 +343,11 @@ impl Metrics {
         self.links_dropped.with_label_values(&[mount]).inc_by(links);
     }
 
+    /// How many audit records the disk did not take so far.
+    pub fn audit_failed(&self, records: u64) {
+        self.audit_write_errors.inc_by(records.saturating_sub(self.audit_write_errors.get()));
+    }
+
     /// The Prometheus text form of everything.
     pub fn render(&self) -> Result<String, prometheus::Error> {
         let mut text = Vec::new();
@@ -364,6 +387,9 @@ impl Maker<'_> {
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
         self.register(IntGaugeVec::new(Opts::new(name, help), labels)?)
     }
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        self.register(IntCounter::new(name, help)?)
+    }
     fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
         self.register(IntGauge::new(name, help)?)
     }
@@ -393,16 +419,29 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         metrics.announce_mount("pypi");
         metrics.announce_repository("approved");
+        metrics.announce_cache(&["size"], &["digest"], &["ENOSPC"]);
         let text = metrics.render().unwrap();
         for line in [
             "tufgate_refusals_total{mount=\"pypi\",reason=\"unsigned\"} 0",
             "tufgate_cache_lookups_total{mount=\"pypi\",result=\"corrupt\"} 0",
             "tufgate_verification_failures_total{reason=\"rollback\",repository=\"approved\"} 0",
+            "tufgate_refusals_total{mount=\"-\",reason=\"expired\"} 0",
+            "tufgate_cache_evictions_total{reason=\"size\"} 0",
+            "tufgate_cache_quarantined_total{reason=\"digest\"} 0",
+            "tufgate_cache_write_errors_total{errno=\"ENOSPC\"} 0",
+            "tufgate_audit_write_errors_total 0",
             "tufgate_trusted{repository=\"approved\"} 0",
             "tufgate_http_requests_in_flight 0",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }
+    }
+
+    #[test]
+    fn audit_records_that_were_lost_are_counted_once() {
+        let metrics = Metrics::new().unwrap();
+        [2, 2, 5].into_iter().for_each(|failed| metrics.audit_failed(failed));
+        assert!(metrics.render().unwrap().contains("tufgate_audit_write_errors_total 5"));
     }
 
     #[test]

@@ -100,11 +100,7 @@ impl Trust {
         for path in paths {
             let Some(info) = self.look_up(path).await? else { continue };
             if let Some(first) = found {
-                return Err(TrustError::Ambiguous {
-                    filename: filename.to_owned(),
-                    repository: self.repository.name().to_owned(),
-                    both: (first.path, info.path),
-                });
+                return Err(self.ambiguous(filename, first.path, info.path));
             }
             found = Some(info);
         }
@@ -112,5 +108,14 @@ impl Trust {
             target: filename.to_owned(),
             repository: self.repository.name().to_owned(),
         })
+    }
+
+    /// The refusal of a file name that stands for more than one thing that is signed (decision 7).
+    pub fn ambiguous(&self, filename: &str, one: TargetPath, other: TargetPath) -> TrustError {
+        TrustError::Ambiguous {
+            filename: filename.to_owned(),
+            repository: self.repository.name().to_owned(),
+            both: (one, other),
+        }
     }
 }
