@@ -18,7 +18,7 @@ use crate::{
     config::{self, Config, FrontSettings},
     front,
     server::{Gate, ListenError, Listener, WhyBase, ids::Ids},
-    telemetry::{Audit, audit},
+    telemetry::Audit,
 };
 
 /// How often the cache's record of full hashes is written.
@@ -78,7 +78,7 @@ impl App {
             None => None,
         };
         let parts = Arc::new(Parts::open(&config, Arc::clone(&clock))?);
-        let audit = Arc::new(Audit::open(&audit::Settings { file: config.audit.file.clone() })?);
+        let audit = Arc::new(Audit::open(&config.audit)?);
         let public_url = config.admin.as_ref().and_then(|admin| admin.public_url.clone());
         let admin_address = admin_listener.as_ref().map(Listener::address);
         let gate = Arc::new(Gate {

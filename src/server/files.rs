@@ -93,7 +93,8 @@ impl Obtain {
             let decision = Some(Decision::allowed(&info));
             return Answer { response, route: ask.route, source: Source::Cache, decision };
         }
-        let part = part(ask.headers, &etag, info.length);
+        // A range counts with GET alone (RFC 9110 §14.2).
+        let part = if ask.head { Part::Whole } else { part(ask.headers, &etag, info.length) };
         let want = Want {
             range: wanted(part, ask.head),
             early: self.early && ask.early,

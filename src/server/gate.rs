@@ -143,6 +143,9 @@ impl Gate {
         if request.version() < http::Version::HTTP_2 && uri.authority().is_some() {
             return bad(StatusCode::BAD_REQUEST, "this is no forward proxy: ask for a path, not for an absolute URL");
         }
+        if request.version() == http::Version::HTTP_11 && !request.headers().contains_key(header::HOST) {
+            return bad(StatusCode::BAD_REQUEST, "a request of HTTP/1.1 needs a Host header");
+        }
         if self.instance.is_in(request.headers()) {
             return bad(StatusCode::LOOP_DETECTED, "this request has passed this gate before");
         }
@@ -160,7 +163,8 @@ impl Gate {
             Err(error) => return malformed(&error),
         };
         let Some(mount) = self.mounts.iter().find(|mount| mount.path().covers(&path)) else {
-            return bad_request(StatusCode::NOT_FOUND, "nothing is mounted at this path");
+            // Not 404: uv, with a slip of the pen in its index URL, would go on to another index.
+            return bad_request(StatusCode::GONE, "nothing is mounted at this path");
         };
         context.mount.clone_from(&mount.name);
         let asked = Asked { context, path: &path, method: request.method(), headers: request.headers() };

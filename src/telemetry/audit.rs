@@ -6,7 +6,7 @@
 
 use std::{
     collections::VecDeque,
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
@@ -17,19 +17,33 @@ use std::{
 };
 
 use jiff::Timestamp;
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
-use crate::base::files::FileError;
+use crate::base::{ByteSize, files::FileError};
 
 /// How many records are kept in memory for `/why` and the status page.
 const RECENT_MAX: usize = 1_000;
 
+/// How much of a path or a target is kept in a record, in characters: a client names it.
+const TEXT_MAX: usize = 1_024;
+
 /// `[audit]` of the configuration.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// The file that records are appended to (0600); without one they are only kept in memory.
     pub file: Option<PathBuf>,
+    /// Once the file has so many bytes it becomes `FILE.1`, that `FILE.2` and so on.
+    pub size_max: ByteSize,
+    /// So many old files are kept; at least 1.
+    pub keep: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { file: None, size_max: ByteSize::mib(256), keep: 4 }
+    }
 }
 
 /// What was decided.
@@ -108,7 +122,7 @@ pub struct Record {
 #[derive(Debug)]
 pub struct Audit {
     sequence: AtomicU64,
-    file: Option<Mutex<File>>,
+    file: Option<Mutex<LogFile>>,
     recent: Mutex<VecDeque<Record>>,
     failed: AtomicU64,
 }
@@ -116,7 +130,7 @@ pub struct Audit {
 impl Audit {
     /// Opens the file for appending; creates it with mode 0600.
     pub fn open(settings: &Settings) -> Result<Self, FileError> {
-        let file = settings.file.as_deref().map(open_append).transpose()?;
+        let file = settings.file.as_deref().map(|path| LogFile::open(path, settings)).transpose()?;
         Ok(Self {
             sequence: AtomicU64::new(0),
             file: file.map(Mutex::new),
@@ -128,10 +142,13 @@ impl Audit {
     /// Writes one record; its sequence number is given here. A disk that refuses the line is logged once and
     /// counted, and the record is kept in memory all the same.
     pub fn write(&self, mut record: Record) {
+        for text in [Some(&mut record.path), record.target.as_mut()].into_iter().flatten() {
+            shorten(text);
+        }
         let mut recent = lock(&self.recent);
         record.sequence = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;
         if let Some(file) = &self.file
-            && let Err(error) = append(&mut lock(file), &record)
+            && let Err(error) = lock(file).append(&record)
             && self.failed.fetch_add(1, Ordering::Relaxed) == 0
         {
             tracing::error!(%error, "the audit log cannot be written");
@@ -158,15 +175,66 @@ impl Audit {
     }
 }
 
-fn open_append(path: &Path) -> Result<File, FileError> {
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(FileError::at("write", path))
+/// The file, and how much it may hold: a client that asks for nonsense must not fill the disk.
+#[derive(Debug)]
+struct LogFile {
+    path: PathBuf,
+    file: File,
+    size: u64,
+    size_max: u64,
+    keep: u32,
 }
 
-/// One `write` call a line, so that lines of two processes never mix.
-fn append(file: &mut File, record: &Record) -> io::Result<()> {
-    let mut line = serde_json::to_vec(record)?;
-    line.push(b'\n');
-    file.write_all(&line)
+impl LogFile {
+    fn open(path: &Path, settings: &Settings) -> Result<Self, FileError> {
+        let file = open_append(path).map_err(FileError::at("write", path))?;
+        let size = file.metadata().map_err(FileError::at("read", path))?.len();
+        Ok(Self { path: path.to_owned(), file, size, size_max: settings.size_max.bytes(), keep: settings.keep.max(1) })
+    }
+
+    /// One `write` call a line, so that lines of two processes never mix.
+    fn append(&mut self, record: &Record) -> io::Result<()> {
+        let mut line = serde_json::to_vec(record)?;
+        line.push(b'\n');
+        if self.size > 0 && self.size.saturating_add(line.len() as u64) > self.size_max {
+            self.rotate()?;
+        }
+        self.file.write_all(&line)?;
+        self.size = self.size.saturating_add(line.len() as u64);
+        Ok(())
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        for number in (1..self.keep).rev() {
+            match fs::rename(self.numbered(number), self.numbered(number + 1)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        fs::rename(&self.path, self.numbered(1))?;
+        self.file = open_append(&self.path)?;
+        self.size = 0;
+        Ok(())
+    }
+
+    fn numbered(&self, number: u32) -> PathBuf {
+        let mut name = self.path.clone().into_os_string();
+        name.push(format!(".{number}"));
+        name.into()
+    }
+}
+
+/// Not through a symbolic link at its last component: the folder may be one that somebody else prepared.
+fn open_append(path: &Path) -> io::Result<File> {
+    let no_follow = OFlags::NOFOLLOW.bits().cast_signed();
+    OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(no_follow).open(path)
+}
+
+fn shorten(text: &mut String) {
+    if let Some((end, _)) = text.char_indices().nth(TEXT_MAX) {
+        text.truncate(end);
+        text.push('…');
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -204,13 +272,13 @@ mod tests {
     fn each_decision_is_one_line_numbered_in_order_and_a_newline_in_a_path_makes_no_second_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.jsonl");
-        let audit = Audit::open(&Settings { file: Some(path.clone()) }).unwrap();
+        let audit = Audit::open(&Settings { file: Some(path.clone()), ..Settings::default() }).unwrap();
         audit.write(record("a"));
         audit.write(record("b"));
-        let text = std::fs::read_to_string(&path).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
         let read: Vec<Record> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(read.iter().map(|record| record.sequence).collect::<Vec<_>>(), [1, 2]);
-        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         assert_eq!(audit.find(|record| record.request == "a").unwrap().sequence, 1);
     }
 
@@ -222,5 +290,31 @@ mod tests {
         }
         assert_eq!(audit.recent(usize::MAX, |_| true).len(), RECENT_MAX);
         assert_eq!(audit.recent(1, |_| true)[0].request, (RECENT_MAX + 9).to_string());
+    }
+
+    #[test]
+    fn a_flood_of_long_paths_fills_no_disk_the_log_is_rotated_and_each_record_is_bounded() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.jsonl");
+        let settings = Settings { file: Some(path.clone()), size_max: ByteSize::kib(8), keep: 2 };
+        let audit = Audit::open(&settings).unwrap();
+        for n in 0..100 {
+            audit.write(Record { path: "é".repeat(8_000), ..record(&n.to_string()) });
+        }
+        let files: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap()).collect();
+        assert_eq!(files.len(), 3, "the file and two old ones");
+        assert!(files.iter().all(|file| file.metadata().unwrap().len() <= 8 << 10));
+        let newest = fs::read_to_string(&path).unwrap();
+        assert_eq!(serde_json::from_str::<Record>(newest.lines().last().unwrap()).unwrap().request, "99");
+        assert_eq!(audit.failed(), 0);
+    }
+
+    #[test]
+    fn a_symbolic_link_in_the_place_of_the_log_is_not_written_through() {
+        let folder = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("elsewhere", folder.path().join("audit.jsonl")).unwrap();
+        let settings = Settings { file: Some(folder.path().join("audit.jsonl")), ..Settings::default() };
+        assert!(Audit::open(&settings).is_err());
+        assert!(!folder.path().join("elsewhere").exists());
     }
 }
