@@ -19,7 +19,7 @@ pub use bases::FileBases;
 pub use custom::{DigestSource, Provenance, Record};
 pub use error::ApproveError;
 pub use progress::{Progress, Silent};
-pub use request::{ApproveReport, ApproveRequest, Missing, approve, read_lock, read_locks};
+pub use request::{ApproveReport, ApproveRequest, Missing, approve, read_locks};
 pub use revoke::{RevokeReport, revoke};
 
 use crate::{simple::ProjectName, tuf::TargetPath};

@@ -172,7 +172,7 @@ pub fn read_locks(paths: &[PathBuf]) -> Result<Vec<Lock>, ApproveError> {
 }
 
 /// Reads a lock file and what it includes.
-pub fn read_lock(path: &std::path::Path) -> Result<Lock, ApproveError> {
+fn read_lock(path: &std::path::Path) -> Result<Lock, ApproveError> {
     let limits = Limits::default();
     let bytes = files::read_named(path, limits.file_max).map_err(ApproveError::LockFile)?;
     let mut include = |from: &str, included: &str| {

@@ -63,7 +63,10 @@ impl Cache {
 impl Read {
     fn stat(&self) -> Result<Exit, Failure> {
         let config = Config::load(&self.config.config)?;
-        let usage = inspect(&config)?.usage().map_err(|error| failure(&error))?;
+        let usage = match inspect(&config)? {
+            Some(inspection) => inspection.usage().map_err(|error| failure(&error))?,
+            None => cache::Usage::default(),
+        };
         let size_max = config.cache.size_max.bytes();
         if self.json {
             print_json(&serde_json::json!({ "files": usage.blobs, "bytes": usage.bytes, "size_max": size_max }))?;
@@ -75,9 +78,11 @@ impl Read {
 
     fn verify(&self) -> Result<Exit, Failure> {
         let config = Config::load(&self.config.config)?;
-        let inspection = inspect(&config)?;
         let listed = listed(&Offline::open(&config)?);
         let mut sum = Verification::default();
+        let Some(inspection) = inspect(&config)? else {
+            return print_line("there is no cache yet").map(|()| Exit::Ok);
+        };
         for (id, _) in inspection.list().map_err(|error| failure(&error))? {
             match inspection.check(&id).map_err(|error| failure(&error))? {
                 Recheck::Good(bytes) => {
@@ -106,6 +111,9 @@ impl Read {
 
     fn prune(&self) -> Result<Exit, Failure> {
         let config = Config::load(&self.config.config)?;
+        if inspect(&config)?.is_none() {
+            return print_line("there is no cache yet").map(|()| Exit::Ok);
+        }
         let cannot = |error: files::FileError| Failure::failed(error.to_string());
         let lock = FolderLock::try_take(&config.cache.dir, files::LOCK).map_err(cannot)?;
         let Some(_lock) = lock else {
@@ -141,8 +149,12 @@ impl Read {
     }
 }
 
-fn inspect(config: &Config) -> Result<Inspection, Failure> {
-    Inspection::open(&config.cache.dir).map_err(|error| failure(&error))
+/// The cache as it lies there; `None` before the first `serve` has made one.
+fn inspect(config: &Config) -> Result<Option<Inspection>, Failure> {
+    if !config.cache.dir.join("format").exists() {
+        return Ok(None);
+    }
+    Inspection::open(&config.cache.dir).map(Some).map_err(|error| failure(&error))
 }
 
 /// Digests that name blobs of targets of the stored top-level metadata of all repositories.

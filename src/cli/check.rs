@@ -43,7 +43,8 @@ struct Row {
 impl Check {
     pub(super) fn run(self) -> Result<Exit, Failure> {
         let config = Config::load(&self.config.config)?;
-        let locks = self.locks.iter().map(|path| read_lock(path)).collect::<Result<Vec<_>, _>>()?;
+        // A lock that pins nothing cannot be checked: that is no pass.
+        let locks = crate::approve::read_locks(&self.locks).map_err(|error| Failure::usage(error.to_string()))?;
         block_on(self.check(&config, &locks))
     }
 
@@ -116,8 +117,4 @@ fn worst(rows: &[Row]) -> Exit {
     } else {
         Exit::Ok
     }
-}
-
-fn read_lock(path: &std::path::Path) -> Result<Lock, Failure> {
-    crate::approve::read_lock(path).map_err(|error| Failure::usage(error.to_string()))
 }

@@ -14,9 +14,11 @@ use crate::{
         pypi::{FileRoute, Route},
     },
     server::{Denial, Mount, MountFront, PypiMount, TreeMount},
+    simple::ProjectName,
     telemetry::Record,
     trust::TrustError,
     tuf::{TargetInfo, TargetPath},
+    updater::RoleStatus,
     upstream::ShownUrl,
 };
 
@@ -54,6 +56,10 @@ struct Explanation {
     chain: Vec<Link>,
     cached: Option<&'static str>,
     sources: Vec<String>,
+    /// Signed files of a page.
+    files: Vec<String>,
+    /// The top-level roles as they are trusted, where the answer is no.
+    asked: Vec<Link>,
 }
 
 #[derive(Debug, Serialize)]
@@ -77,6 +83,10 @@ impl Explain {
 
     async fn explain(&self, config: &Config, what: &str) -> Result<Exit, Failure> {
         let path = path_of(what)?;
+        // The link that pip prints: its request is known to the audit log.
+        if let Some(id) = path.strip_prefix("/why/").filter(|id| !id.contains('/')) {
+            return self.record(config, id);
+        }
         let request = RequestPath::parse(&path).map_err(|error| Failure::usage(format!("{path}: {error}")))?;
         let offline = Offline::open(config)?;
         let mount = offline.mounts().iter().find(|mount| mount.path().covers(&request));
@@ -109,8 +119,15 @@ impl Explain {
     }
 }
 
-/// What is signed of a path and where it would be fetched, or why it would not be served.
-type Judged = Result<(TargetInfo, Vec<url::Url>), Denied>;
+/// What would be answered, or why not.
+type Judged = Result<Served, Denied>;
+
+enum Served {
+    /// A file: what is signed of it, and where it would be fetched.
+    File(TargetInfo, Vec<url::Url>),
+    /// A page: the signed files that it names.
+    Page(Vec<String>),
+}
 
 struct Denied {
     fault: Fault,
@@ -130,30 +147,27 @@ impl From<Denial> for Denied {
     }
 }
 
+/// A page is answered as long as there is a list; what is unsigned on it is refused at the file.
+async fn judge_page(pypi: &PypiMount, project: &ProjectName) -> Judged {
+    let files = pypi.signed_files(project).await?;
+    Ok(Served::Page(files.into_iter().map(|file| file.filename).collect()))
+}
+
 async fn judge_pypi(pypi: &PypiMount, request: &RequestPath<'_>) -> Result<Judged, Failure> {
     let route = pypi.front().route(&Method::GET, request).map_err(|error| Failure::usage(error.to_string()))?;
     let file: FileRoute = match route {
         Route::File(file) => file,
-        Route::Project(project) => {
-            let Some(listing) = pypi.front().listing_target(&project).and_then(|path| TargetPath::new(&path).ok())
-            else {
-                return Err(Failure::usage(format!(
-                    "pages of this mount come from an unauthenticated index: ask for a file of {project}"
-                )));
-            };
-            let obtain = pypi.obtain();
-            let info = obtain.trust.authorise(listing.as_str(), std::slice::from_ref(&listing)).await;
-            return Ok(info.map_err(Denied::from).map(|info| {
-                let sources = obtain.own_sources(&info);
-                (info, sources)
-            }));
+        Route::Project(project) => return Ok(judge_page(pypi, &project).await),
+        Route::Redirect(location) => {
+            let request = RequestPath::parse(&location).map_err(|error| Failure::usage(error.to_string()))?;
+            return Box::pin(judge_pypi(pypi, &request)).await;
         }
-        Route::Root | Route::Redirect(_) => return Err(Failure::usage("ask for a project's page or for a file")),
+        Route::Root => return Err(Failure::usage("ask for a project's page or for a file")),
     };
     let authorised = pypi.authorise(&file).await;
     Ok(authorised.map_err(Denied::from).map(|authorised| {
         let sources = pypi.sources(&file, &authorised);
-        (authorised.info, sources)
+        Served::File(authorised.info, sources)
     }))
 }
 
@@ -163,7 +177,7 @@ async fn judge_tree(tree: &TreeMount, request: &RequestPath<'_>) -> Result<Judge
     let authorised = tree.obtain().trust.authorise(&route.path.filename(), &[path]).await;
     Ok(authorised.map_err(Denied::from).map(|info| {
         let sources = tree.sources(&route, &info);
-        (info, sources)
+        Served::File(info, sources)
     }))
 }
 
@@ -183,9 +197,19 @@ fn explanation(config: &Config, mount: &Mount, path: String, judged: Judged) -> 
         chain: Vec::new(),
         cached: None,
         sources: Vec::new(),
+        files: Vec::new(),
+        asked: Vec::new(),
     };
     match judged {
-        Ok((info, sources)) => {
+        Ok(Served::Page(files)) => {
+            explanation.detail = match files.len() {
+                0 => "no file of it is signed: the page names what the index has, and each file is refused".to_owned(),
+                count => format!("the page names {count} signed file(s)"),
+            };
+            explanation.files = files;
+            (Exit::Ok, explanation)
+        }
+        Ok(Served::File(info, sources)) => {
             explanation.target = Some(info.path.to_string());
             explanation.length = Some(info.length);
             explanation.digests = info.digests.iter().map(ToString::to_string).collect();
@@ -195,10 +219,14 @@ fn explanation(config: &Config, mount: &Mount, path: String, judged: Judged) -> 
             (Exit::Ok, explanation)
         }
         Err(denied) => {
-            let refused = denied.fault == Fault::Refused;
-            explanation.verdict = if refused { "refused" } else { "unavailable" };
+            explanation.verdict = match denied.fault {
+                Fault::Refused => "refused",
+                Fault::NotFound => "absent",
+                Fault::Unavailable | Fault::Local => "unavailable",
+            };
             denied.reason.clone_into(&mut explanation.reason);
             explanation.detail = denied.detail;
+            explanation.asked = mount.obtain().trust.repository().status().roles.iter().map(asked).collect();
             (denied.fault.into(), explanation)
         }
     }
@@ -211,6 +239,16 @@ fn link(link: &crate::tuf::ChainLink) -> Link {
         expires: link.expires,
         threshold: link.threshold,
         keyids: link.keyids.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn asked(role: &RoleStatus) -> Link {
+    Link {
+        role: role.role.to_string(),
+        version: role.version.get(),
+        expires: role.expires,
+        threshold: role.threshold,
+        keyids: role.keyids.iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -234,17 +272,9 @@ fn print_explanation(explanation: &Explanation) -> Result<(), Failure> {
     for digest in &explanation.digests {
         print_line(&format!("  {digest}"))?;
     }
-    for link in &explanation.chain {
-        let keys: Vec<String> = link.keyids.iter().map(|id| id.chars().take(12).collect()).collect();
-        print_line(&format!(
-            "  signed by role {} version {}, expires {}, threshold {} of {}",
-            link.role,
-            link.version,
-            link.expires,
-            link.threshold,
-            keys.join(", ")
-        ))?;
-    }
+    explanation.chain.iter().try_for_each(|link| print_role("signed by", link))?;
+    explanation.asked.iter().try_for_each(|link| print_role("asked", link))?;
+    explanation.files.iter().try_for_each(|file| print_line(&format!("  {file}")))?;
     if let Some(cached) = explanation.cached {
         print_line(&format!("  cached: {cached}"))?;
     }
@@ -252,6 +282,18 @@ fn print_explanation(explanation: &Explanation) -> Result<(), Failure> {
         print_line(&format!("  from {source}"))?;
     }
     Ok(())
+}
+
+fn print_role(how: &str, link: &Link) -> Result<(), Failure> {
+    let keys: Vec<String> = link.keyids.iter().map(|id| id.chars().take(12).collect()).collect();
+    print_line(&format!(
+        "  {how} role {} version {}, expires {}, threshold {} of {}",
+        link.role,
+        link.version,
+        link.expires,
+        link.threshold,
+        keys.join(", ")
+    ))
 }
 
 fn path_of(what: &str) -> Result<String, Failure> {

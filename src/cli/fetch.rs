@@ -1,6 +1,9 @@
 //! `tufgate fetch`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 
@@ -41,10 +44,7 @@ impl Fetch {
         let mount = offline.mount(&self.mount)?;
         let path = TargetPath::new(&self.target).map_err(|error| Failure::usage(error.to_string()))?;
         Offline::refresh(mount).await;
-        let obtain = match &mount.front {
-            MountFront::Pypi(pypi) => pypi.obtain(),
-            MountFront::Tree(tree) => tree.obtain(),
-        };
+        let obtain = mount.obtain();
         let info = obtain.trust.authorise(&self.target, &[path]).await;
         let info = info.map_err(|error| Failure::of(error.fault(), format!("{}: {error}", self.target)))?;
         let sources = sources(mount, &info).await;
@@ -65,7 +65,10 @@ impl Fetch {
         };
         let cannot = |error: std::io::Error| Failure::failed(format!("cannot write {}: {error}", output.display()));
         let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(cannot)?;
+        // Readable as any file the user makes: the umask is applied to this.
+        let mode = std::fs::Permissions::from_mode(0o666);
+        let made = tempfile::Builder::new().prefix(".tmp-").permissions(mode).tempfile_in(folder);
+        let mut file = made.map_err(|error| cannot(error.kind().into()))?;
         copy(blob, &mut file).await?;
         let file = file.persist(output).map_err(|error| cannot(error.error))?;
         file.sync_all().map_err(cannot)

@@ -9,13 +9,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use super::Failure;
-use crate::{
-    app::Parts,
-    base::SystemClock,
-    config::Config,
-    server::{Mount, MountFront},
-    updater::Repository,
-};
+use crate::{app::Parts, base::SystemClock, config::Config, server::Mount, updater::Repository};
 
 /// The parts of a gate, and the folder that goes when the command ends.
 pub(super) struct Offline {
@@ -64,10 +58,7 @@ impl Offline {
 
     /// Refreshes what the mount trusts. A refusal or an upstream's trouble is what the command then meets at its target.
     pub(super) async fn refresh(mount: &Mount) {
-        let repository = match &mount.front {
-            MountFront::Pypi(pypi) => pypi.obtain().trust.repository(),
-            MountFront::Tree(tree) => tree.obtain().trust.repository(),
-        };
+        let repository = mount.obtain().trust.repository();
         if let Err(error) = repository.refresh().await {
             eprintln!("tufgate: {error}");
         }

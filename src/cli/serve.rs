@@ -53,20 +53,26 @@ pub(super) async fn serve_with(
         tracing::warn!("{warning}");
     }
     stop_on_signals(&shutdown)?;
+    let json = config.log.format == logging::Format::Json;
     let app = App::start(config, SystemClock::shared(), shutdown).await.map_err(|error| {
         if error.is_usage() { Failure::usage(error.to_string()) } else { Failure::of(error.fault(), error) }
     })?;
-    announce(&app);
+    announce(&app, json);
     started(&app);
     app.run().await;
     Ok(Exit::Ok)
 }
 
-/// Says on stderr where it listens, and tells a service manager that asked for it.
-fn announce(app: &App) {
-    eprintln!("tufgate: listening on {}", app.public_url());
-    if let Some(admin) = app.admin_url() {
-        eprintln!("tufgate: admin on {admin}");
+/// Says on stderr where it listens, as a line of the log where that is JSON, and tells a service manager that asked for
+/// it.
+fn announce(app: &App, json: bool) {
+    let listening = [("listening on", Some(app.public_url())), ("admin on", app.admin_url())];
+    for (what, url) in listening.into_iter().filter_map(|(what, url)| Some((what, url?))) {
+        if json {
+            tracing::info!(url, "{what}");
+        } else {
+            eprintln!("tufgate: {what} {url}");
+        }
     }
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::debug!(%error, "no service manager to notify");

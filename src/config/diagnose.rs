@@ -71,7 +71,13 @@ fn key_at(text: &str, offset: Option<usize>) -> Option<&str> {
 
 /// The header above an offset, such as ` in [server]`.
 fn section(text: &str, offset: Option<usize>) -> String {
-    let Some(before) = offset.and_then(|offset| text.get(..offset)) else { return String::new() };
+    let Some((before, after)) = offset.and_then(|offset| text.split_at_checked(offset)) else { return String::new() };
+    // What is wrong with a header is not in the section above it.
+    if before.lines().next_back().is_some_and(|line| line.trim_start().starts_with('[')) && !before.ends_with('\n')
+        || after.starts_with('[')
+    {
+        return String::new();
+    }
     let header = before.lines().rev().map(str::trim).find(|line| line.starts_with('[') && line.ends_with(']'));
     header.map(|header| format!(" in {header}")).unwrap_or_default()
 }

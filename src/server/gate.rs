@@ -14,6 +14,7 @@ use url::Url;
 use super::{
     answer::{Answer, Context, Denial, bad_request, malformed},
     body::{Accounted, Body},
+    files::Obtain,
     ids::Ids,
     problem::Level,
     pypi::PypiMount,
@@ -52,6 +53,14 @@ pub enum MountFront {
 }
 
 impl Mount {
+    /// The way to verified bytes.
+    pub fn obtain(&self) -> &Obtain {
+        match &self.front {
+            MountFront::Pypi(pypi) => pypi.obtain(),
+            MountFront::Tree(tree) => tree.obtain(),
+        }
+    }
+
     /// Where it is.
     pub fn path(&self) -> &MountPath {
         match &self.front {

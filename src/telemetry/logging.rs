@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal as _};
 
 use serde::Deserialize;
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt};
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -34,13 +34,19 @@ impl Default for Settings {
 
 /// The filter of `[log] level` cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("`{level}` is not a log level or filter: {source}")]
-pub struct LevelError {
-    /// What stood there.
-    pub level: String,
-    /// Why not.
-    #[source]
-    pub source: tracing_subscriber::filter::ParseError,
+pub enum LevelError {
+    /// One word that is no level: as a filter it would silence everything.
+    #[error("`{0}` is not a log level (error, warn, info, debug, trace, off)")]
+    Level(String),
+    /// No filter either.
+    #[error("`{level}` is not a log filter: {source}")]
+    Filter {
+        /// What stood there.
+        level: String,
+        /// Why not.
+        #[source]
+        source: tracing_subscriber::filter::ParseError,
+    },
 }
 
 /// Checks a level without installing anything.
@@ -61,7 +67,12 @@ pub fn install(settings: &Settings) -> Result<(), LevelError> {
 }
 
 fn filter(settings: &Settings) -> Result<EnvFilter, LevelError> {
-    EnvFilter::try_new(&settings.level).map_err(|source| LevelError { level: settings.level.clone(), source })
+    let level = &settings.level;
+    let is_filter = level.contains(['=', ',', '[']);
+    if !is_filter && level.parse::<LevelFilter>().is_err() {
+        return Err(LevelError::Level(level.clone()));
+    }
+    EnvFilter::try_new(level).map_err(|source| LevelError::Filter { level: level.clone(), source })
 }
 
 #[cfg(test)]
@@ -72,6 +83,10 @@ mod tests {
     fn a_misspelt_level_is_refused_by_name() {
         let settings = Settings { level: "tufgate=lound".to_owned(), ..Settings::default() };
         assert!(check(&settings).unwrap_err().to_string().contains("tufgate=lound"));
-        assert!(check(&Settings::default()).is_ok());
+        let settings = Settings { level: "loud".to_owned(), ..Settings::default() };
+        assert!(check(&settings).unwrap_err().to_string().contains("`loud` is not a log level"));
+        for level in ["info", "off", "tufgate=debug", "warn,tufgate=trace"] {
+            assert!(check(&Settings { level: level.to_owned(), ..Settings::default() }).is_ok(), "{level}");
+        }
     }
 }
