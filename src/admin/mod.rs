@@ -221,3 +221,145 @@ fn answer(status: StatusCode, content_type: &'static str, text: String) -> Respo
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use jiff::SignedDuration;
+
+    use super::*;
+    use crate::server::{
+        Gate,
+        tests::lab::{Lab, NEWER},
+    };
+
+    const LOOPBACK: &str = "127.0.0.1";
+
+    fn admin(lab: &Lab, gate: &Gate, listen: &str) -> Admin {
+        let mount = |name: &str, repository: &str| MountView {
+            name: name.to_owned(),
+            path: format!("/{name}"),
+            front: "pypi",
+            repository: repository.to_owned(),
+            listing_signed: false,
+        };
+        Admin {
+            metrics: Arc::clone(&gate.metrics),
+            audit: Arc::clone(&gate.audit),
+            repositories: gate.repositories.clone(),
+            mounts: vec![mount("pypi", "approved")],
+            clock: lab.clock.clone(),
+            refresh_gauges: Box::new(|| ()),
+            address: format!("{listen}:9090").parse().unwrap(),
+            public_url: Some("https://gate-admin.example/".parse().unwrap()),
+        }
+    }
+
+    async fn ask(admin: &Admin, method: Method, path: &str, host: &str, peer: &str) -> (StatusCode, String) {
+        let request = Request::builder().method(method).uri(path).header(header::HOST, host).body(()).unwrap();
+        let (head, body) = admin.handle(&request, peer.parse().unwrap()).into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        assert_eq!(head.headers[header::CACHE_CONTROL], "no-store");
+        (head.status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    async fn get(admin: &Admin, path: &str) -> (StatusCode, String) {
+        ask(admin, Method::GET, path, "127.0.0.1:9090", LOOPBACK).await
+    }
+
+    #[tokio::test]
+    async fn a_page_in_a_browser_cannot_read_under_a_name_of_its_own() {
+        let lab = Lab::new().await;
+        let admin = admin(&lab, &lab.gate(""), LOOPBACK);
+        for (host, status) in [
+            ("127.0.0.1:9090", 200),
+            ("localhost", 200),
+            ("[::1]:9090", 200),
+            ("gate-admin.example", 200),
+            ("evil.example", 421),
+            ("localhost.evil.example:9090", 421),
+            ("10.0.0.1", 421),
+            ("", 421),
+        ] {
+            let (got, _) = ask(&admin, Method::GET, "/", host, LOOPBACK).await;
+            assert_eq!(got.as_u16(), status, "{host}");
+        }
+    }
+
+    #[tokio::test]
+    async fn off_loopback_only_health_and_metrics_answer() {
+        let lab = Lab::new().await;
+        let gate = lab.gate("");
+        for (listen, peer) in [("10.0.0.1", "10.0.0.2"), (LOOPBACK, "10.0.0.2"), ("0.0.0.0", LOOPBACK)] {
+            let admin = admin(&lab, &gate, listen);
+            for (path, status) in [("/livez", 200), ("/metrics", 200), ("/", 403), ("/why/pypi/simple/demo/", 403)] {
+                let (got, _) = ask(&admin, Method::GET, path, "localhost", peer).await;
+                assert_eq!(got.as_u16(), status, "{listen} {peer} {path}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_can_be_changed_and_head_has_no_body() {
+        let lab = Lab::new().await;
+        let admin = admin(&lab, &lab.gate(""), LOOPBACK);
+        let (status, _) = ask(&admin, Method::POST, "/", "localhost", LOOPBACK).await;
+        assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
+        let head = ask(&admin, Method::HEAD, "/livez", "localhost", LOOPBACK).await;
+        assert_eq!(head, (StatusCode::OK, String::new()));
+        assert_eq!(get(&admin, "/nothing").await.0, StatusCode::NOT_FOUND);
+    }
+
+    #[tokio::test]
+    async fn ready_means_that_every_repository_a_mount_needs_is_trusted_now() {
+        let lab = Lab::new().await;
+        let gate = lab.gate("");
+        let mut admin = admin(&lab, &gate, LOOPBACK);
+        let (status, why) = get(&admin, "/readyz").await;
+        assert_eq!((status, why.contains("no trusted metadata")), (StatusCode::SERVICE_UNAVAILABLE, true), "{why}");
+        gate.repositories[0].refresh().await.unwrap();
+        assert_eq!(get(&admin, "/readyz").await.0, StatusCode::OK);
+        lab.clock.advance(SignedDuration::from_hours(48));
+        let (status, why) = get(&admin, "/readyz").await;
+        assert_eq!((status, why.contains("expired")), (StatusCode::SERVICE_UNAVAILABLE, true), "{why}");
+        assert_eq!(get(&admin, "/livez").await.0, StatusCode::OK);
+        admin.mounts.clear();
+        assert_eq!(get(&admin, "/readyz").await.0, StatusCode::OK, "nobody needs it");
+    }
+
+    #[tokio::test]
+    async fn why_finds_a_verdict_by_id_path_and_target_and_asks_nobody() {
+        let lab = Lab::new().await;
+        let gate = lab.gate("");
+        let admin = admin(&lab, &gate, LOOPBACK);
+        gate.get(&format!("/pypi/packages/a%2Bb/{NEWER}"), &[]).await;
+        let id = gate.last_record().unwrap().request;
+        let asked = lab.upstream.targets().len();
+        for question in [
+            id,
+            format!("pypi/packages/a+b/{NEWER}"),
+            format!("pypi/packages/a%2Bb/{NEWER}"),
+            format!("pypi/pypi/packages/a%2bb/{NEWER}"),
+            format!("pypi/demo/{NEWER}"),
+        ] {
+            let (status, text) = get(&admin, &format!("/why/{question}")).await;
+            assert!(status == StatusCode::OK && text.contains("\"reason\": \"unsigned\""), "{question}: {text}");
+        }
+        for question in ["other/demo", "pypi", "pypi/", "tree/packages/x"] {
+            assert_eq!(get(&admin, &format!("/why/{question}")).await.0, StatusCode::NOT_FOUND, "{question}");
+        }
+        assert_eq!(lab.upstream.targets().len(), asked);
+    }
+
+    #[tokio::test]
+    async fn the_status_page_shows_refusals_and_a_name_cannot_put_markup_into_it() {
+        let lab = Lab::new().await;
+        let gate = lab.gate("");
+        let admin = admin(&lab, &gate, LOOPBACK);
+        gate.get("/pypi/packages/%3Cscript%3E-1.0.tar.gz", &[]).await;
+        gate.get("/pypi/simple/unknown/", &[]).await;
+        let (_, page) = get(&admin, "/").await;
+        assert!(page.contains("-1.0.tar.gz") && !page.contains("<script>"), "{page}");
+        assert!(!page.contains("unknown"), "what is authentically absent is no news");
+    }
+}

@@ -38,3 +38,46 @@ pub(super) fn of_blob(blob: Blob, range: Range<u64>) -> Body {
     });
     StreamBody::new(chunks).boxed_unsync()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+    use crate::{
+        base::{Digest, Digests},
+        cache::{Cache, Expected, Settings, Unobserved},
+    };
+
+    /// A blob that is read from a file.
+    async fn on_disk(content: &[u8]) -> (tempfile::TempDir, Blob) {
+        let folder = tempfile::tempdir().unwrap();
+        let settings =
+            Settings { dir: folder.path().join("cache"), memory_max: Default::default(), ..Settings::default() };
+        let cache = Cache::open(&settings, &folder.path().join("state"), Arc::new(Unobserved)).unwrap();
+        let digests = Digests::new([Digest::sha256(content)]).unwrap();
+        let expected = Expected { length: content.len() as u64, digests };
+        let mut ingest = cache.ingest(&expected).await.unwrap();
+        ingest.write(vec![content.to_vec().into()]).await.unwrap();
+        let blob = ingest.commit().await.unwrap();
+        (folder, blob)
+    }
+
+    #[tokio::test]
+    async fn a_range_over_several_chunks_is_those_bytes() {
+        let content: Vec<u8> = (0..=255).cycle().take(3 * CHUNK).collect();
+        let (_folder, blob) = on_disk(&content).await;
+        let middle = 7..2 * CHUNK + 9;
+        let body = of_blob(blob.clone(), middle.start as u64..middle.end as u64).collect().await.unwrap();
+        assert_eq!(body.to_bytes(), content[middle]);
+        assert!(of_blob(blob, 5..5).collect().await.unwrap().to_bytes().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_range_beyond_the_end_breaks_off_and_never_ends_early_and_clean() {
+        let (_folder, blob) = on_disk(b"abc").await;
+        assert!(of_blob(blob, 0..9).collect().await.is_err());
+    }
+}

@@ -13,6 +13,8 @@ mod listings;
 mod pages;
 pub mod problem;
 mod pypi;
+#[cfg(test)]
+pub(crate) mod tests;
 mod tree;
 
 use std::net::SocketAddr;

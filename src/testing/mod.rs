@@ -6,4 +6,7 @@
     reason = "a fake that cannot do its part is a failed test"
 )]
 
+mod clock;
 pub mod repository;
+
+pub use clock::HandClock;

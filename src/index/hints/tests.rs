@@ -6,7 +6,8 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::{
-    base::{Clock, Span},
+    base::Span,
+    testing::HandClock,
     upstream::{
         Environment, Settings,
         testserver::{Step, TestServer, reply},
@@ -14,22 +15,6 @@ use crate::{
 };
 
 const JSON: &str = "application/vnd.pypi.simple.v1+json";
-
-#[derive(Debug)]
-struct HandClock(Mutex<Timestamp>);
-
-impl HandClock {
-    fn advance(&self, seconds: i64) {
-        let mut now = self.0.lock().unwrap();
-        *now = now.checked_add(SignedDuration::from_secs(seconds)).unwrap();
-    }
-}
-
-impl Clock for HandClock {
-    fn now(&self) -> Timestamp {
-        *self.0.lock().unwrap()
-    }
-}
 
 /// An index whose answer a test sets, and a mount's hints of it.
 struct Lab {
@@ -44,7 +29,7 @@ impl Lab {
         let answer = Arc::new(Mutex::new(page("1.0")));
         let served = Arc::clone(&answer);
         let server = TestServer::start(move |_, _| served.lock().unwrap().clone()).await;
-        let clock = Arc::new(HandClock(Mutex::new(Timestamp::UNIX_EPOCH)));
+        let clock = HandClock::at(Timestamp::UNIX_EPOCH);
         Self { server, answer, clock, folder: tempfile::tempdir().unwrap() }
     }
 
@@ -100,10 +85,10 @@ async fn a_fresh_hint_asks_nobody_and_an_old_one_serves_while_it_is_revalidated(
     let hints = lab.hints();
     assert_eq!(version(hints.get(&lab.url(), &demo).await.unwrap()).unwrap(), "1.0");
     lab.answers(page("2.0"));
-    lab.clock.advance(299);
+    lab.clock.advance(SignedDuration::from_secs(299));
     assert_eq!(version(hints.get(&lab.url(), &demo).await.unwrap()).unwrap(), "1.0");
     assert_eq!(lab.asked(), 1);
-    lab.clock.advance(2);
+    lab.clock.advance(SignedDuration::from_secs(2));
     assert_eq!(version(hints.get(&lab.url(), &demo).await.unwrap()).unwrap(), "1.0", "the old one, at once");
     until(async || version(hints.kept(&lab.url(), &demo).await).as_deref() == Some("2.0")).await;
     assert_eq!(lab.asked(), 2);
@@ -114,7 +99,7 @@ async fn in_an_outage_the_old_hint_serves_also_after_a_restart() {
     let (lab, demo) = (Lab::new().await, demo());
     lab.hints().get(&lab.url(), &demo).await.unwrap();
     lab.answers(reply(503, &[], b""));
-    lab.clock.advance(100_000);
+    lab.clock.advance(SignedDuration::from_secs(100_000));
     let restarted = lab.hints();
     for _ in 0..2 {
         assert_eq!(version(restarted.get(&lab.url(), &demo).await.unwrap()).unwrap(), "1.0");
@@ -158,7 +143,7 @@ async fn no_such_project_is_believed_for_a_while_and_then_asked_again() {
     }
     assert_eq!(lab.asked(), 1);
     lab.answers(page("1.0"));
-    lab.clock.advance(31);
+    lab.clock.advance(SignedDuration::from_secs(31));
     assert_eq!(version(hints.get(&lab.url(), &demo).await.unwrap()).unwrap(), "1.0");
 }
 
@@ -168,10 +153,10 @@ async fn a_project_that_the_index_took_back_does_not_come_back_from_disk() {
     let hints = lab.hints();
     hints.get(&lab.url(), &demo).await.unwrap();
     lab.answers(reply(410, &[], b""));
-    lab.clock.advance(301);
+    lab.clock.advance(SignedDuration::from_secs(301));
     hints.get(&lab.url(), &demo).await.unwrap();
     until(async || hints.kept(&lab.url(), &demo).await.is_none()).await;
-    lab.clock.advance(31);
+    lab.clock.advance(SignedDuration::from_secs(31));
     assert!(hints.get(&lab.url(), &demo).await.unwrap().is_none());
     assert!(lab.hints().kept(&lab.url(), &demo).await.is_none());
 }

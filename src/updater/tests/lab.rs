@@ -17,7 +17,8 @@ use tempfile::TempDir;
 
 use super::super::{Observer, Repository, Settings, UpdaterError};
 use crate::{
-    base::{Clock, Digest, Span},
+    base::{Clock as _, Digest, Span},
+    testing::HandClock,
     tuf::canonical,
     upstream::{
         Client, Environment,
@@ -26,22 +27,6 @@ use crate::{
 };
 
 pub(super) const DAY: SignedDuration = SignedDuration::from_hours(24);
-
-#[derive(Debug)]
-pub(super) struct HandClock(Mutex<Timestamp>);
-
-impl HandClock {
-    pub(super) fn advance(&self, by: SignedDuration) {
-        let mut now = self.0.lock().unwrap();
-        *now = now.checked_add(by).unwrap();
-    }
-}
-
-impl Clock for HandClock {
-    fn now(&self) -> Timestamp {
-        *self.0.lock().unwrap()
-    }
-}
 
 /// What a mirror serves.
 #[derive(Clone, Default)]
@@ -148,7 +133,7 @@ impl Lab {
     pub(super) fn new() -> Self {
         let start: Timestamp = "2026-06-01T00:00:00Z".parse().unwrap();
         let mut lab = Self {
-            clock: Arc::new(HandClock(Mutex::new(start))),
+            clock: HandClock::at(start),
             files: Files::default(),
             root: 0,
             timestamp: 0,
