@@ -211,7 +211,7 @@ impl Gate {
     }
 
     pub(crate) async fn ask(self: &Arc<Self>, method: Method, target: &str, headers: &[(&str, &str)]) -> Answered {
-        let request = Request::builder().method(method).uri(target);
+        let request = Request::builder().method(method).uri(target).header("host", "gate.example");
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         self.answered(request).await
     }

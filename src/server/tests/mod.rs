@@ -34,7 +34,7 @@ async fn what_is_no_request_for_a_name_is_a_clean_4xx_and_reaches_no_upstream() 
         (Method::GET, "/pypi/packages/a.whl?x", 400),
         (Method::GET, &long, 414),
         (Method::GET, "/pypi/nothing", 410),
-        (Method::GET, "/elsewhere", 404),
+        (Method::GET, "/elsewhere", 410),
         (Method::GET, "/-/tuf/other/timestamp.json", 404),
     ] {
         let answer = gate.ask(method.clone(), target, &[]).await;
