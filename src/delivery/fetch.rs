@@ -64,6 +64,9 @@ impl Fetch {
     async fn try_sources(&mut self) -> Outcome {
         let mut worst = None;
         for source in self.request.sources.clone() {
+            if let Some(refusal) = self.inner.verdicts.refusal(&self.request.expected, &source) {
+                return Err(refusal);
+            }
             let error = match self.try_source(&source).await {
                 Ok(blob) => return Ok(blob),
                 Err(error) => error,

@@ -15,7 +15,7 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use tempfile::TempDir;
 use tokio::sync::Notify;
 
-use super::*;
+use super::{flight::FLIGHTS_PER_TARGET_MAX, *};
 use crate::{
     base::{Algorithm, Digest, Digests, Fault},
     cache::{self, CacheError, Faults, MemoryStore, Sink, Spool, Store, Tiered, Usage},
@@ -526,6 +526,91 @@ async fn the_failure_at_one_mounts_source_is_not_that_of_another() {
     });
     assert_eq!(bad.unwrap_err().reason(), "hash");
     assert_eq!(verified(good).await, bytes);
+}
+
+#[tokio::test]
+async fn whoever_asks_for_a_file_at_places_that_fail_or_hang_nobody_else_gets_the_failure() {
+    let rig = Rig::with(Settings { fetches_max: 200, ..settings() });
+    let bytes = content(50_000);
+    let attacks = [Answer::NotFound, Answer::Down, Answer::Refused, whole(&[0; 50_000]), steps(vec![Step::Hang])];
+    let mut attackers = Vec::new();
+    for round in 0..3 {
+        for n in 0..25 {
+            let host = format!("bogus{}", n % 20);
+            rig.script.set(&url(&host), [attacks[n % attacks.len()].clone()]);
+            let (delivery, request) = (rig.delivery.clone(), request(&bytes, &[&host]));
+            attackers.push(tokio::spawn(async move { delivery.obtain(&request, Want::default()).await }));
+        }
+        tokio::task::yield_now().await;
+        let good = format!("good{round}");
+        rig.script.set(&url(&good), [whole(&bytes)]);
+        assert_eq!(verified(rig.obtain(&request(&bytes, &[&good])).await).await, bytes);
+        let blob = cache::BlobId::of(&digests(&bytes));
+        rig.delivery.cache().remove(&blob).await.unwrap();
+    }
+    for attacker in attackers {
+        attacker.abort();
+    }
+}
+
+#[tokio::test]
+async fn fetches_of_the_same_bytes_from_many_places_are_bounded_and_end_with_their_clients() {
+    let rig = Rig::with(Settings { wait_max: Span::millis(300), ..settings() });
+    let bytes = content(1000);
+    let mut clients = Vec::new();
+    for n in 0..FLIGHTS_PER_TARGET_MAX + 20 {
+        let host = format!("hangs{n}");
+        rig.script.set(&url(&host), [steps(vec![Step::Hang])]);
+        let (delivery, request) = (rig.delivery.clone(), request(&bytes, &[&host]));
+        clients.push(tokio::spawn(async move { delivery.obtain(&request, Want::default()).await }));
+    }
+    while rig.requests() < FLIGHTS_PER_TARGET_MAX {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!((rig.requests(), rig.delivery.fetches()), (FLIGHTS_PER_TARGET_MAX, FLIGHTS_PER_TARGET_MAX));
+    for client in clients {
+        let error = client.await.unwrap().unwrap_err();
+        assert_eq!(error.reason(), "still_fetching");
+    }
+    while rig.delivery.fetches() > 4 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    rig.script.set(&url("good"), [whole(&bytes)]);
+    assert_eq!(verified(rig.obtain(&request(&bytes, &["good"])).await).await, bytes);
+}
+
+#[tokio::test]
+async fn a_verdict_on_a_later_source_does_not_speak_against_the_first() {
+    let rig = Rig::new();
+    let bytes = content(1000);
+    rig.script.set(&url("bogus"), [Answer::NotFound]);
+    rig.script.set(&url("own"), [whole(&[0; 1000])]);
+    rig.script.set(&url("good"), [whole(&bytes)]);
+    assert_eq!(rig.obtain(&request(&bytes, &["bogus", "own"])).await.unwrap_err().reason(), "hash");
+    assert_eq!(rig.obtain(&request(&bytes, &["bogus", "own"])).await.unwrap_err().reason(), "hash");
+    let hosts: Vec<String> = rig.script.asked().into_iter().map(|(url, ..)| url).collect();
+    assert_eq!(hosts, [url("bogus"), url("own"), url("bogus")].map(|url| url.to_string()), "the verdict is remembered");
+    assert_eq!(verified(rig.obtain(&request(&bytes, &["good", "own"])).await).await, bytes);
+}
+
+#[tokio::test]
+async fn bytes_that_another_fetch_brought_are_served_though_ones_own_failed() {
+    let rig = Rig::new();
+    let bytes = content(50_000);
+    let gate = Arc::new(Notify::new());
+    rig.script.set(&url("bad"), [steps(vec![Step::Wait(Arc::clone(&gate)), Step::Send(Bytes::from(vec![0; 50_000]))])]);
+    rig.script.set(&url("good"), [whole(&bytes)]);
+    let at_bad = tokio::spawn({
+        let (delivery, request) = (rig.delivery.clone(), request(&bytes, &["bad"]));
+        async move { delivery.obtain(&request, Want::default()).await }
+    });
+    while rig.requests() == 0 {
+        tokio::task::yield_now().await;
+    }
+    verified(rig.obtain(&request(&bytes, &["good"])).await).await;
+    gate.notify_one();
+    assert_eq!(verified(at_bad.await.unwrap()).await, bytes);
 }
 
 #[tokio::test]
