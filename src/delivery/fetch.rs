@@ -144,7 +144,7 @@ impl Fetch {
         let request = FileRequest {
             from,
             etag,
-            via: self.request.via.as_deref(),
+            passed: Some(&self.request.passed),
             ..FileRequest::new(source, &self.request.allowed, self.request.expected.length)
         };
         match self.guarded(self.inner.source.open(request)).await? {

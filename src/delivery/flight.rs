@@ -2,6 +2,7 @@
 //!
 //! A client has a say in where a file is fetched: the path in its URL is authorised by the file's name alone. Only
 //! requests for the same sources share a flight, so that nobody gets the failure of a place that somebody else chose.
+//! The chain of gates behind a request is a part of what is sent upstream: the same holds for it.
 
 use std::{
     collections::HashMap,
@@ -18,7 +19,7 @@ use super::{Inner, Request, error::DeliveryError, fetch::Fetch};
 use crate::{
     base::Fault,
     cache::{Blob, Expected, Growing},
-    upstream::Origins,
+    upstream::{GateChain, Origins},
 };
 
 /// Flights for the same bytes that go on though everybody has left; further ones end with those who wait for them.
@@ -44,6 +45,7 @@ pub(super) struct Progress {
 struct Route {
     sources: Vec<Url>,
     allowed: Origins,
+    passed: GateChain,
 }
 
 /// A fetch as those see it who wait for it.
@@ -177,7 +179,7 @@ impl Flights {
 
 impl Route {
     fn of(request: &Request) -> Self {
-        Self { sources: request.sources.clone(), allowed: request.allowed.clone() }
+        Self { sources: request.sources.clone(), allowed: request.allowed.clone(), passed: request.passed.clone() }
     }
 }
 

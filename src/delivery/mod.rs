@@ -31,7 +31,7 @@ use crate::{
     base::{ByteSize, Span},
     cache::{Blob, Cache, Expected, Found},
     tuf::TargetInfo,
-    upstream::Origins,
+    upstream::{GateChain, Origins, UpstreamError},
 };
 
 /// The keys of `[delivery]`.
@@ -104,15 +104,22 @@ pub struct Request {
     pub sources: Vec<Url>,
     /// Where redirects may lead; the sources are within.
     pub allowed: Origins,
-    /// The `Via` header of the client's request, to find loops among gates.
-    pub via: Option<String>,
+    /// The gates that the client's request has passed, to find loops among gates.
+    pub passed: GateChain,
 }
 
 impl Request {
     /// A request for a target as signed metadata describes it.
     pub fn of(mount: &str, target: &TargetInfo, sources: Vec<Url>, allowed: Origins) -> Self {
         let expected = Expected::new(target.length, target.digests.clone());
-        Self { mount: mount.into(), target: target.path.as_str().into(), expected, sources, allowed, via: None }
+        Self {
+            mount: mount.into(),
+            target: target.path.as_str().into(),
+            expected,
+            sources,
+            allowed,
+            passed: GateChain::default(),
+        }
     }
 }
 
@@ -206,6 +213,13 @@ impl Delivery {
         if let Some(refusal) = known {
             inner.observer.looked_up(&request.mount, looked);
             return Err(refusal);
+        }
+        if request.passed.is_too_long()
+            && let Some(source) = request.sources.first()
+        {
+            inner.observer.looked_up(&request.mount, looked);
+            let error = UpstreamError::Loop { url: source.into() };
+            return Err(DeliveryError::of_upstream(&request.target, error));
         }
         let begun = Instant::now();
         let give_up = begun + inner.settings.wait_max.duration();

@@ -19,7 +19,7 @@ use super::{flight::FLIGHTS_PER_TARGET_MAX, *};
 use crate::{
     base::{Algorithm, Digest, Digests, Fault},
     cache::{self, CacheError, Faults, MemoryStore, Sink, Spool, Store, Tiered, Usage},
-    upstream::{FileRequest, UpstreamError},
+    upstream::{self, FileRequest, UpstreamError},
 };
 
 /// What an upstream does when it is asked.
@@ -58,6 +58,7 @@ fn sends(bytes: &[u8]) -> Vec<Step> {
 struct Script {
     answers: Mutex<HashMap<String, VecDeque<Answer>>>,
     asked: Mutex<Vec<(String, u64, Option<String>)>>,
+    passed: Mutex<Vec<String>>,
 }
 
 impl std::fmt::Debug for Script {
@@ -79,6 +80,7 @@ impl Script {
 impl Source for Script {
     fn open<'a>(&'a self, request: FileRequest<'a>) -> BoxFuture<'a, Result<Box<dyn SourceBody>, UpstreamError>> {
         self.asked.lock().unwrap().push((request.url.to_string(), request.from, request.etag.map(str::to_owned)));
+        self.passed.lock().unwrap().push(request.passed.unwrap().to_string());
         let mut answers = self.answers.lock().unwrap();
         let queue = answers.get_mut(request.url.as_str()).expect("a scripted URL");
         let answer = if queue.len() > 1 { queue.pop_front().unwrap() } else { queue[0].clone() };
@@ -282,7 +284,7 @@ fn request(bytes: &[u8], hosts: &[&str]) -> Request {
         expected: Expected::new(bytes.len() as u64, digests(bytes)),
         allowed: Origins::of(&sources),
         sources,
-        via: None,
+        passed: upstream::GateChain::default(),
     }
 }
 
@@ -611,6 +613,50 @@ async fn bytes_that_another_fetch_brought_are_served_though_ones_own_failed() {
     verified(rig.obtain(&request(&bytes, &["good"])).await).await;
     gate.notify_one();
     assert_eq!(verified(at_bad.await.unwrap()).await, bytes);
+}
+
+fn passed(via: &str) -> upstream::GateChain {
+    let via = http::HeaderValue::from_str(via).unwrap();
+    upstream::GateChain::of(&http::HeaderMap::from_iter([(http::header::VIA, via)]))
+}
+
+#[tokio::test]
+async fn a_clients_via_does_not_get_into_a_fetch_that_others_share() {
+    let rig = Rig::new();
+    let bytes = content(50_000);
+    let (answer, gate) = slow(&bytes, 10_000);
+    rig.script.set(&url("a"), [answer]);
+    let attacks = ["1.1 tufgate-0123456789abcdef", &"x".repeat(1500), "1.1 squid"].map(passed);
+    let mut waiting = Vec::new();
+    for passed in attacks.into_iter().chain([passed("")]) {
+        let (delivery, request) = (rig.delivery.clone(), Request { passed, ..request(&bytes, &["a"]) });
+        waiting.push(tokio::spawn(async move { verified(delivery.obtain(&request, Want::default()).await).await }));
+    }
+    while rig.requests() < 2 || rig.seen.lookups.lock().unwrap().len() < 4 {
+        tokio::task::yield_now().await;
+    }
+    let mut sent = rig.script.passed.lock().unwrap().clone();
+    sent.sort();
+    assert_eq!(sent, ["", "1.1 tufgate-0123456789abcdef"], "one for who passed a gate, one for all others");
+    for _ in 0..4 {
+        gate.notify_one();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for waiting in waiting {
+        assert_eq!(waiting.await.unwrap(), bytes);
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_has_passed_too_many_gates_fails_alone_and_asks_nobody() {
+    let rig = Rig::new();
+    let bytes = content(1000);
+    rig.script.set(&url("a"), [whole(&bytes)]);
+    let looping = Request { passed: passed(&"1.1 tufgate-0123456789abcdef,".repeat(9)), ..request(&bytes, &["a"]) };
+    let error = rig.obtain(&looping).await.unwrap_err();
+    assert_eq!((error.fault(), error.reason()), (Fault::Unavailable, "loop"));
+    assert_eq!((rig.requests(), rig.delivery.fetches()), (0, 0));
+    assert_eq!(verified(rig.obtain(&request(&bytes, &["a"])).await).await, bytes);
 }
 
 #[tokio::test]

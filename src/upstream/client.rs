@@ -19,7 +19,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::{
-    Environment, InstanceId, Origins, Settings, ShownUrl, UpstreamError,
+    Environment, GateChain, InstanceId, Origins, Settings, ShownUrl, UpstreamError,
     connect::{ConnectTimeout, Connector, Proxies},
     credentials::{self, Credentials},
 };
@@ -63,7 +63,7 @@ pub enum Outcome {
 pub(super) struct Ask<'a> {
     pub(super) url: &'a Url,
     pub(super) allowed: &'a Origins,
-    pub(super) via: Option<&'a str>,
+    pub(super) passed: &'a GateChain,
     pub(super) headers: HeaderMap,
 }
 
@@ -174,7 +174,7 @@ impl Client {
         let malformed =
             |why: String| UpstreamError::Setting { key: "url", why: format!("{}: {why}", ShownUrl::from(url)) };
         let uri = uri_of(url).ok_or_else(|| malformed("not a URL that can be asked for".to_owned()))?;
-        let via = self.shared.instance.via(ask.via).ok_or_else(|| UpstreamError::Loop { url: url.into() })?;
+        let via = self.shared.instance.via(ask.passed).ok_or_else(|| UpstreamError::Loop { url: url.into() })?;
         let mut request = Request::new(Empty::new());
         *request.method_mut() = Method::GET;
         let headers = request.headers_mut();

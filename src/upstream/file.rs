@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::{
-    Client, Origins, Settings, UpstreamError,
+    Client, GateChain, Origins, Settings, UpstreamError,
     client::{Answer, Ask},
     document::{broken, coding},
     local::LocalFile,
@@ -31,14 +31,14 @@ pub struct FileRequest<'a> {
     pub etag: Option<&'a str>,
     /// The signed length of the whole file.
     pub expected_len: u64,
-    /// The `Via` of the request that this one is made for, to find loops among gates.
-    pub via: Option<&'a str>,
+    /// The gates that the request has passed that this one is made for, to find loops among gates.
+    pub passed: Option<&'a GateChain>,
 }
 
 impl<'a> FileRequest<'a> {
     /// A request for the whole file at `url`, whose signed length is `expected_len`.
     pub fn new(url: &'a Url, allowed: &'a Origins, expected_len: u64) -> Self {
-        Self { url, allowed, from: 0, etag: None, expected_len, via: None }
+        Self { url, allowed, from: 0, etag: None, expected_len, passed: None }
     }
 }
 
@@ -64,7 +64,9 @@ impl Client {
     }
 
     async fn open_once(&self, request: &FileRequest<'_>) -> Result<FileBody, UpstreamError> {
-        let ask = Ask { url: request.url, allowed: request.allowed, via: request.via, headers: headers_of(request) };
+        let (none, headers) = (GateChain::default(), headers_of(request));
+        let passed = request.passed.unwrap_or(&none);
+        let ask = Ask { url: request.url, allowed: request.allowed, passed, headers };
         let Answer { response, url } = self.exchange(&ask).await?;
         let (parts, body) = response.into_parts();
         if let Some(coding) = coding(&parts.headers) {
