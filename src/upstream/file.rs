@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use tokio::time::Instant;
@@ -74,6 +74,7 @@ impl Client {
             return Err(UpstreamError::Coding { url: (&url).into(), coding, why });
         }
         let declared = body.size_hint().exact();
+        let open_ended = declared.is_none() && ends_with_connection(parts.version, &parts.headers);
         let starts_at = match parts.status {
             StatusCode::OK => {
                 check_length(&url, declared, request.expected_len)?;
@@ -90,7 +91,7 @@ impl Client {
             expected_len: request.expected_len,
             rate: Rate::new(&self.shared.settings),
             idle: self.shared.settings.read_timeout.duration(),
-            source: Source::Http { body, declared },
+            source: Source::Http { body, declared, open_ended },
             url,
         })
     }
@@ -113,7 +114,7 @@ pub struct FileBody {
 }
 
 enum Source {
-    Http { body: Incoming, declared: Option<u64> },
+    Http { body: Incoming, declared: Option<u64>, open_ended: bool },
     Local(LocalFile),
     Ended,
 }
@@ -156,7 +157,7 @@ impl FileBody {
         let data = match &mut self.source {
             Source::Ended => return Ok(None),
             Source::Local(file) => file.chunk(&self.url).await?,
-            Source::Http { body, declared } => {
+            Source::Http { body, declared, .. } => {
                 let received = self.position - self.starts_at;
                 let begun = Instant::now();
                 let frame = tokio::time::timeout(self.idle, body.frame()).await;
@@ -178,6 +179,11 @@ impl FileBody {
             }
         };
         let Some(data) = data else {
+            // Such a body ends the same way whether it is complete or the connection was lost: too short says nothing.
+            if matches!(self.source, Source::Http { open_ended: true, .. }) && self.position < self.expected_len {
+                let (received, expected) = (self.position - self.starts_at, self.expected_len - self.starts_at);
+                return Err(UpstreamError::BrokenOff { url: (&self.url).into(), received, expected });
+            }
             return check_length(&self.url, Some(self.position), self.expected_len).map(|()| None);
         };
         self.position += data.len() as u64;
@@ -244,6 +250,13 @@ fn headers_of(request: &FileRequest<'_>) -> HeaderMap {
         headers.insert(header::IF_RANGE, etag);
     }
     headers
+}
+
+/// Whether a body without a declared length has no end but that of its connection (RFC 9112 §6.3, item 8).
+fn ends_with_connection(version: Version, headers: &HeaderMap) -> bool {
+    let last = headers.get_all(header::TRANSFER_ENCODING).iter().next_back().and_then(|value| value.to_str().ok());
+    let coding = last.and_then(|value| value.rsplit(',').next()).unwrap_or_default();
+    version < Version::HTTP_2 && !coding.trim().eq_ignore_ascii_case("chunked")
 }
 
 fn check_length(url: &Url, actual: Option<u64>, expected: u64) -> Result<(), UpstreamError> {
