@@ -47,8 +47,8 @@ impl Client {
     /// off later is for the caller to resume.
     ///
     /// # Errors
-    /// [`UpstreamError::WrongLength`] where the response declares another length than the signed one; `NotFound` for
-    /// 404 and 410; [`UpstreamError::Coding`] where the body is encoded.
+    /// [`UpstreamError::WrongLength`] where the response declares another length than the signed one, `WrongContent`
+    /// where that is a web page in place of the file; `NotFound` for 404 and 410; [`UpstreamError::Coding`] where the body is encoded.
     pub async fn open(&self, request: &FileRequest<'_>) -> Result<FileBody, UpstreamError> {
         if request.url.scheme() == "file" {
             let file = LocalFile::open(request).await?;
@@ -75,14 +75,13 @@ impl Client {
         }
         let declared = body.size_hint().exact();
         let open_ended = declared.is_none() && ends_with_connection(parts.version, &parts.headers);
+        let page = page_in_place_of(request.url, &parts.headers);
         let starts_at = match parts.status {
-            StatusCode::OK => {
-                check_length(&url, declared, request.expected_len)?;
-                0
-            }
-            StatusCode::PARTIAL_CONTENT => range_start(&url, &parts.headers, declared, request)?,
-            status => return Err(UpstreamError::Status { url: (&url).into(), status, retry_after: None }),
+            StatusCode::OK => check_length(&url, declared, request.expected_len).map(|()| 0),
+            StatusCode::PARTIAL_CONTENT => range_start(&url, &parts.headers, declared, request),
+            status => Err(UpstreamError::Status { url: (&url).into(), status, retry_after: None }),
         };
+        let starts_at = starts_at.map_err(|error| or_page(error, page.as_deref()))?;
         Ok(FileBody {
             total_length: declared.map(|length| starts_at + length),
             starts_at,
@@ -92,6 +91,7 @@ impl Client {
             rate: Rate::new(&self.shared.settings),
             idle: self.shared.settings.read_timeout.duration(),
             source: Source::Http { body, declared, open_ended },
+            page,
             url,
         })
     }
@@ -107,6 +107,8 @@ pub struct FileBody {
     pub etag: Option<String>,
     url: Url,
     source: Source,
+    /// Its content type, where it is a web page and no such page was asked for.
+    page: Option<String>,
     position: u64,
     expected_len: u64,
     rate: Rate,
@@ -124,10 +126,10 @@ impl FileBody {
     ///
     /// # Errors
     /// [`UpstreamError::BrokenOff`], `Transfer`, `Timeout` and `TooSlow` where resuming may help; `WrongLength` where
-    /// the body ends cleanly at another length than the signed one, or goes on beyond it. After an error the body is
-    /// done.
+    /// the body ends cleanly at another length than the signed one, or goes on beyond it; `WrongContent` where that
+    /// body is a web page. After an error the body is done.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, UpstreamError> {
-        let result = self.next().await;
+        let result = self.next().await.map_err(|error| or_page(error, self.page.as_deref()));
         if !matches!(result, Ok(Some(_))) {
             self.source = Source::Ended;
         }
@@ -146,6 +148,7 @@ impl FileBody {
             etag: None,
             url: request.url.clone(),
             source: Source::Local(file),
+            page: None,
             position: request.from,
             expected_len: request.expected_len,
             rate: Rate::unlimited(),
@@ -180,7 +183,8 @@ impl FileBody {
         };
         let Some(data) = data else {
             // Such a body ends the same way whether it is complete or the connection was lost: too short says nothing.
-            if matches!(self.source, Source::Http { open_ended: true, .. }) && self.position < self.expected_len {
+            let open_ended = matches!(self.source, Source::Http { open_ended: true, .. }) && self.page.is_none();
+            if open_ended && self.position < self.expected_len {
                 let (received, expected) = (self.position - self.starts_at, self.expected_len - self.starts_at);
                 return Err(UpstreamError::BrokenOff { url: (&self.url).into(), received, expected });
             }
@@ -250,6 +254,26 @@ fn headers_of(request: &FileRequest<'_>) -> HeaderMap {
         headers.insert(header::IF_RANGE, etag);
     }
     headers
+}
+
+/// The content type of a response that is a web page, where the URL does not look like that of one.
+fn page_in_place_of(asked: &Url, headers: &HeaderMap) -> Option<String> {
+    let content_type = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    let path = asked.path().to_ascii_lowercase();
+    let is_page = media_type.eq_ignore_ascii_case("text/html") && !path.ends_with(".html") && !path.ends_with(".htm");
+    is_page.then(|| content_type.chars().take(60).collect())
+}
+
+/// A captive portal answers everything with its own page: that is trouble, and no forged file. A page of the signed
+/// length is hashed like everything else.
+fn or_page(error: UpstreamError, page: Option<&str>) -> UpstreamError {
+    match (error, page) {
+        (UpstreamError::WrongLength { url, .. }, Some(page)) => {
+            UpstreamError::WrongContent { url, content_type: page.to_owned(), expected: "a file" }
+        }
+        (error, _) => error,
+    }
 }
 
 /// Whether a body without a declared length has no end but that of its connection (RFC 9112 §6.3, item 8).
