@@ -316,6 +316,8 @@ struct Problem {
     #[serde(rename = "type")]
     kind: String,
     #[serde(default)]
+    title: String,
+    #[serde(default)]
     detail: String,
 }
 
@@ -339,12 +341,9 @@ async fn refusal_of(response: Response<Incoming>) -> Option<String> {
     if !problem.kind.starts_with("urn:tufgate:refused") {
         return None;
     }
-    Some(
-        problem
-            .detail
-            .chars()
-            .map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' })
-            .take(DETAIL_MAX)
-            .collect(),
-    )
+    // tufgate says it in the title; in the detail is what only its own operator can use.
+    let reason = [problem.title, problem.detail].into_iter().find(|text| !text.trim().is_empty());
+    let reason = reason.unwrap_or_else(|| "it gives no reason".to_owned());
+    let printable = |c: char| if c == ' ' || c.is_ascii_graphic() { c } else { '?' };
+    Some(reason.trim().chars().map(printable).take(DETAIL_MAX).collect())
 }
