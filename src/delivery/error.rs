@@ -8,6 +8,9 @@ use crate::{
     upstream::{ShownUrl, UpstreamError},
 };
 
+/// Longest wait that is passed on from an upstream: pip sleeps as long as it is told.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+
 /// Why there are no verified bytes.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum DeliveryError {
@@ -158,12 +161,12 @@ impl DeliveryError {
         }
     }
 
-    /// When the same request may succeed; for `Retry-After`.
+    /// When the same request may succeed; for `Retry-After`. An upstream's word counts up to a minute.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::StillFetching { retry_after, .. } => Some(*retry_after),
             Self::Upstream { error, .. } => match error.as_ref() {
-                UpstreamError::Status { retry_after, .. } => *retry_after,
+                UpstreamError::Status { retry_after, .. } => retry_after.map(|wait| wait.min(RETRY_AFTER_MAX)),
                 _ => None,
             },
             _ => None,
@@ -194,5 +197,23 @@ impl DeliveryError {
             }
             IngestError::Io(error) => Self::Cache { target, error: Arc::new(error) },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upstream_that_asks_for_hours_puts_no_client_to_sleep_for_longer_than_a_minute() {
+        let url = url::Url::parse("https://a.example/f.whl").unwrap();
+        let busy = |seconds| {
+            let (status, retry_after) = (http::StatusCode::SERVICE_UNAVAILABLE, Some(Duration::from_secs(seconds)));
+            let error = UpstreamError::Status { url: (&url).into(), status, retry_after };
+            DeliveryError::of_upstream(&"f.whl".into(), error).retry_after()
+        };
+        assert_eq!(busy(7), Some(Duration::from_secs(7)));
+        assert_eq!(busy(86_400), Some(Duration::from_secs(60)));
+        assert_eq!(busy(u64::MAX), Some(Duration::from_secs(60)));
     }
 }

@@ -64,6 +64,9 @@ impl Fetch {
     async fn try_sources(&mut self) -> Outcome {
         let mut worst = None;
         for source in self.request.sources.clone() {
+            if let Some(refusal) = self.inner.verdicts.refusal(&self.request.expected, &source) {
+                return Err(refusal);
+            }
             let error = match self.try_source(&source).await {
                 Ok(blob) => return Ok(blob),
                 Err(error) => error,
@@ -141,7 +144,7 @@ impl Fetch {
         let request = FileRequest {
             from,
             etag,
-            via: self.request.via.as_deref(),
+            passed: Some(&self.request.passed),
             ..FileRequest::new(source, &self.request.allowed, self.request.expected.length)
         };
         match self.guarded(self.inner.source.open(request)).await? {

@@ -1,21 +1,31 @@
-//! A flight: the one fetch of some bytes, whoever waits for it. It belongs to nobody's request.
+//! A flight: the one fetch of some bytes from some sources, whoever waits for it.
+//!
+//! A client has a say in where a file is fetched: the path in its URL is authorised by the file's name alone. Only
+//! requests for the same sources share a flight, so that nobody gets the failure of a place that somebody else chose.
+//! The chain of gates behind a request is a part of what is sent upstream: the same holds for it.
 
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
 };
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use url::Url;
 
 use super::{Inner, Request, error::DeliveryError, fetch::Fetch};
 use crate::{
     base::Fault,
     cache::{Blob, Expected, Growing},
+    upstream::{GateChain, Origins},
 };
+
+/// Flights for the same bytes that go on though everybody has left; further ones end with those who wait for them.
+const SURVIVING_MAX: usize = 4;
+/// Flights for the same bytes at once, each from other sources; further ones wait for one of these to end.
+pub(super) const FLIGHTS_PER_TARGET_MAX: usize = 32;
 
 /// How a fetch ended.
 pub(super) type Outcome = Result<Blob, DeliveryError>;
@@ -30,12 +40,21 @@ pub(super) struct Progress {
     pub(super) growing: Growing,
 }
 
+/// What requests for the same bytes must have in common to share a fetch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Route {
+    sources: Vec<Url>,
+    allowed: Origins,
+    passed: GateChain,
+}
+
 /// A fetch as those see it who wait for it.
 #[derive(Debug)]
 pub(super) struct Flight {
     pub(super) target: Arc<str>,
     pub(super) expected: Expected,
-    pub(super) sources: Vec<Url>,
+    route: Route,
+    survives: bool,
     outcome: watch::Receiver<Option<Outcome>>,
     progress: watch::Receiver<Option<Progress>>,
     released_early: AtomicBool,
@@ -86,65 +105,119 @@ impl Flight {
     }
 }
 
-/// All fetches under way, one for each expectation.
+/// All fetches under way. Those that survive keep themselves alive; the others are kept by who waits for them.
 #[derive(Debug, Default)]
-pub(super) struct Flights(Mutex<HashMap<Expected, Arc<Flight>>>);
+pub(super) struct Flights {
+    books: Mutex<HashMap<Expected, Vec<Weak<Flight>>>>,
+    landed: Notify,
+}
 
 impl Flights {
-    /// The flight for these bytes and whether it was under way already; otherwise it takes off, as a task of its own.
-    pub(super) fn join(inner: &Arc<Inner>, request: &Request) -> (Arc<Flight>, bool) {
-        let mut flights = inner.flights.lock();
-        // One that has failed is about to leave the books; whoever comes now begins anew.
-        if let Some(flight) = flights.get(&request.expected).filter(|flight| !flight.has_failed()) {
-            return (Arc::clone(flight), true);
+    /// Like [`Flights::join`]; waits while there is no room for another flight for the same bytes.
+    pub(super) async fn board(inner: &Arc<Inner>, request: &Request) -> (Arc<Flight>, bool) {
+        loop {
+            let landed = inner.flights.landed.notified();
+            tokio::pin!(landed);
+            // Before the books are looked into: a landing in between must not be missed.
+            landed.as_mut().enable();
+            if let Some(boarded) = Self::join(inner, request) {
+                return boarded;
+            }
+            landed.await;
         }
+    }
+
+    /// The flight for these bytes from these sources and whether it was under way already; otherwise it takes off, as
+    /// a task of its own. `None` where as many as may be are under way for these bytes, all from other sources.
+    fn join(inner: &Arc<Inner>, request: &Request) -> Option<(Arc<Flight>, bool)> {
+        let route = Route::of(request);
+        let mut books = inner.flights.lock();
+        let flights = books.entry(request.expected.clone()).or_default();
+        flights.retain(|flight| flight.strong_count() > 0);
+        let under_way: Vec<_> = flights.iter().filter_map(Weak::upgrade).collect();
+        // One that has failed is about to leave the books; whoever comes now begins anew.
+        if let Some(flight) = under_way.iter().find(|flight| flight.route == route && !flight.has_failed()) {
+            return Some((Arc::clone(flight), true));
+        }
+        if under_way.len() >= FLIGHTS_PER_TARGET_MAX {
+            return None;
+        }
+        let survives = under_way.iter().filter(|flight| flight.survives).count() < SURVIVING_MAX;
         let (outcome, outcome_seen) = watch::channel(None);
         let (progress, progress_seen) = watch::channel(None);
         let flight = Arc::new(Flight {
             target: Arc::clone(&request.target),
             expected: request.expected.clone(),
-            sources: request.sources.clone(),
+            route,
+            survives,
             outcome: outcome_seen,
             progress: progress_seen,
             released_early: AtomicBool::new(false),
         });
-        flights.insert(request.expected.clone(), Arc::clone(&flight));
-        drop(flights);
-        let landing = Landing { inner: Arc::clone(inner), flight: Arc::clone(&flight) };
+        flights.push(Arc::downgrade(&flight));
+        drop(books);
+        let landing = Landing {
+            inner: Arc::clone(inner),
+            expected: request.expected.clone(),
+            flight: Arc::downgrade(&flight),
+            _kept: survives.then(|| Arc::clone(&flight)),
+        };
         let fetch = Fetch::new(Arc::clone(inner), request.clone(), progress);
-        tokio::spawn(async move {
-            let result = fetch.run().await;
-            let refused = result.as_ref().is_err_and(|error| error.fault() == Fault::Refused);
-            outcome.send_replace(Some(result));
-            if refused && landing.flight.was_released_early() {
-                landing.inner.verdicts.suspect(&landing.flight.expected);
-            }
-            drop(landing);
-        });
-        (flight, false)
+        tokio::spawn(landing.fly(fetch, outcome));
+        Some((flight, false))
     }
 
     /// How many are under way.
     pub(super) fn count(&self) -> usize {
-        self.lock().len()
+        self.lock().values().map(Vec::len).sum()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Expected, Arc<Flight>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<Expected, Vec<Weak<Flight>>>> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Route {
+    fn of(request: &Request) -> Self {
+        Self { sources: request.sources.clone(), allowed: request.allowed.clone(), passed: request.passed.clone() }
     }
 }
 
 /// Takes a flight off the books when its task ends, however it ends.
 struct Landing {
     inner: Arc<Inner>,
-    flight: Arc<Flight>,
+    expected: Expected,
+    flight: Weak<Flight>,
+    /// What keeps a flight alive that survives.
+    _kept: Option<Arc<Flight>>,
+}
+
+impl Landing {
+    async fn fly(self, fetch: Fetch, outcome: watch::Sender<Option<Outcome>>) {
+        let result = tokio::select! {
+            biased;
+            result = fetch.run() => result,
+            // Everybody has left, and it is none that survives.
+            () = outcome.closed() => return,
+        };
+        let refused = result.as_ref().is_err_and(|error| error.fault() == Fault::Refused);
+        outcome.send_replace(Some(result));
+        if refused && self.flight.upgrade().is_some_and(|flight| flight.was_released_early()) {
+            self.inner.verdicts.suspect(&self.expected);
+        }
+    }
 }
 
 impl Drop for Landing {
     fn drop(&mut self) {
-        let mut flights = self.inner.flights.lock();
-        if flights.get(&self.flight.expected).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight)) {
-            flights.remove(&self.flight.expected);
+        let mut books = self.inner.flights.lock();
+        if let Some(flights) = books.get_mut(&self.expected) {
+            flights.retain(|flight| !flight.ptr_eq(&self.flight));
+            if flights.is_empty() {
+                books.remove(&self.expected);
+            }
         }
+        drop(books);
+        self.inner.flights.landed.notify_waiters();
     }
 }

@@ -1,8 +1,8 @@
 //! From an authorised target to verified bytes: joins cache and upstream.
 //!
 //! Whoever calls has authorised the request; nothing here asks whether a target may be served, only whether bytes are
-//! those that were signed. One fetch runs for each expectation, whatever the clients do. Design: "Release policy";
-//! decisions 15–20.
+//! those that were signed. One fetch runs for each expectation and its sources, whatever the clients do. Design:
+//! "Release policy"; decisions 15–20.
 
 mod early;
 mod error;
@@ -31,7 +31,7 @@ use crate::{
     base::{ByteSize, Span},
     cache::{Blob, Cache, Expected, Found},
     tuf::TargetInfo,
-    upstream::Origins,
+    upstream::{GateChain, Origins, UpstreamError},
 };
 
 /// The keys of `[delivery]`.
@@ -104,15 +104,22 @@ pub struct Request {
     pub sources: Vec<Url>,
     /// Where redirects may lead; the sources are within.
     pub allowed: Origins,
-    /// The `Via` header of the client's request, to find loops among gates.
-    pub via: Option<String>,
+    /// The gates that the client's request has passed, to find loops among gates.
+    pub passed: GateChain,
 }
 
 impl Request {
     /// A request for a target as signed metadata describes it.
     pub fn of(mount: &str, target: &TargetInfo, sources: Vec<Url>, allowed: Origins) -> Self {
         let expected = Expected::new(target.length, target.digests.clone());
-        Self { mount: mount.into(), target: target.path.as_str().into(), expected, sources, allowed, via: None }
+        Self {
+            mount: mount.into(),
+            target: target.path.as_str().into(),
+            expected,
+            sources,
+            allowed,
+            passed: GateChain::default(),
+        }
     }
 }
 
@@ -201,23 +208,32 @@ impl Delivery {
                 Lookup::Error
             }
         };
-        if let Some(refusal) = inner.verdicts.refusal(&request.expected, &request.sources) {
+        // A later source may never be asked: what is known of it counts when its turn comes.
+        let known = request.sources.first().and_then(|source| inner.verdicts.refusal(&request.expected, source));
+        if let Some(refusal) = known {
             inner.observer.looked_up(&request.mount, looked);
             return Err(refusal);
         }
-        let (flight, joined) = Flights::join(inner, request);
+        if request.passed.is_too_long()
+            && let Some(source) = request.sources.first()
+        {
+            inner.observer.looked_up(&request.mount, looked);
+            let error = UpstreamError::Loop { url: source.into() };
+            return Err(DeliveryError::of_upstream(&request.target, error));
+        }
+        let begun = Instant::now();
+        let give_up = begun + inner.settings.wait_max.duration();
+        let boarding = tokio::time::timeout_at(give_up, Flights::board(inner, request)).await;
+        let (flight, joined) = boarding.map_err(|_| inner.still_fetching(None, request))?;
         let lookup = if joined { Lookup::Collapsed } else { looked };
         inner.observer.looked_up(&request.mount, lookup);
-        let begun = Instant::now();
-        let answer = inner.wait(&flight, request, &want, begun).await;
-        // A fetch that somebody else began may have failed at somebody else's sources.
-        let body = match answer {
-            Err(error) if joined && flight.sources != request.sources && flight.outcome_now().is_some() => {
-                tracing::debug!(target = %request.target, %error, "the fetch of another mount failed");
-                let (flight, _) = Flights::join(inner, request);
-                inner.wait(&flight, request, &want, begun).await?
-            }
-            other => other?,
+        let body = match inner.wait(&flight, request, &want, begun).await {
+            Ok(body) => body,
+            // Another flight may have brought the bytes from another place meanwhile.
+            Err(error) => match inner.cache.look(&request.expected).await {
+                Ok(Found::Blob(blob)) => Body::Verified(blob),
+                _ => return Err(error),
+            },
         };
         Ok(Delivered { lookup, body })
     }
@@ -261,7 +277,7 @@ impl Inner {
             }
         }
         let waited = tokio::time::timeout_at(give_up, flight.outcome()).await;
-        waited.map_err(|_| self.still_fetching(flight, request))?.map(Body::Verified)
+        waited.map_err(|_| self.still_fetching(Some(flight), request))?.map(Body::Verified)
     }
 
     /// Headers may go out once there is something to send after them.
@@ -283,7 +299,7 @@ impl Inner {
             }
         };
         let begun: Result<_, Outcome> =
-            tokio::time::timeout_at(give_up, begun).await.map_err(|_| self.still_fetching(flight, request))?;
+            tokio::time::timeout_at(give_up, begun).await.map_err(|_| self.still_fetching(Some(flight), request))?;
         match begun {
             Err(outcome) => outcome.map(Body::Verified),
             Ok(progress) => {
@@ -305,10 +321,10 @@ impl Inner {
             && !self.verdicts.is_suspect(&request.expected)
     }
 
-    fn still_fetching(&self, flight: &Flight, request: &Request) -> DeliveryError {
+    fn still_fetching(&self, flight: Option<&Arc<Flight>>, request: &Request) -> DeliveryError {
         DeliveryError::StillFetching {
             target: Arc::clone(&request.target),
-            received: flight.progress().map_or(0, |progress| progress.written),
+            received: flight.and_then(|flight| flight.progress()).map_or(0, |progress| progress.written),
             length: request.expected.length,
             retry_after: self.settings.retry_after.duration().max(Duration::from_secs(1)),
         }

@@ -15,11 +15,11 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use tempfile::TempDir;
 use tokio::sync::Notify;
 
-use super::*;
+use super::{flight::FLIGHTS_PER_TARGET_MAX, *};
 use crate::{
     base::{Algorithm, Digest, Digests, Fault},
     cache::{self, CacheError, Faults, MemoryStore, Sink, Spool, Store, Tiered, Usage},
-    upstream::{FileRequest, UpstreamError},
+    upstream::{self, FileRequest, UpstreamError},
 };
 
 /// What an upstream does when it is asked.
@@ -58,6 +58,7 @@ fn sends(bytes: &[u8]) -> Vec<Step> {
 struct Script {
     answers: Mutex<HashMap<String, VecDeque<Answer>>>,
     asked: Mutex<Vec<(String, u64, Option<String>)>>,
+    passed: Mutex<Vec<String>>,
 }
 
 impl std::fmt::Debug for Script {
@@ -79,6 +80,7 @@ impl Script {
 impl Source for Script {
     fn open<'a>(&'a self, request: FileRequest<'a>) -> BoxFuture<'a, Result<Box<dyn SourceBody>, UpstreamError>> {
         self.asked.lock().unwrap().push((request.url.to_string(), request.from, request.etag.map(str::to_owned)));
+        self.passed.lock().unwrap().push(request.passed.unwrap().to_string());
         let mut answers = self.answers.lock().unwrap();
         let queue = answers.get_mut(request.url.as_str()).expect("a scripted URL");
         let answer = if queue.len() > 1 { queue.pop_front().unwrap() } else { queue[0].clone() };
@@ -282,7 +284,7 @@ fn request(bytes: &[u8], hosts: &[&str]) -> Request {
         expected: Expected::new(bytes.len() as u64, digests(bytes)),
         allowed: Origins::of(&sources),
         sources,
-        via: None,
+        passed: upstream::GateChain::default(),
     }
 }
 
@@ -526,6 +528,135 @@ async fn the_failure_at_one_mounts_source_is_not_that_of_another() {
     });
     assert_eq!(bad.unwrap_err().reason(), "hash");
     assert_eq!(verified(good).await, bytes);
+}
+
+#[tokio::test]
+async fn whoever_asks_for_a_file_at_places_that_fail_or_hang_nobody_else_gets_the_failure() {
+    let rig = Rig::with(Settings { fetches_max: 200, ..settings() });
+    let bytes = content(50_000);
+    let attacks = [Answer::NotFound, Answer::Down, Answer::Refused, whole(&[0; 50_000]), steps(vec![Step::Hang])];
+    let mut attackers = Vec::new();
+    for round in 0..3 {
+        for n in 0..25 {
+            let host = format!("bogus{}", n % 20);
+            rig.script.set(&url(&host), [attacks[n % attacks.len()].clone()]);
+            let (delivery, request) = (rig.delivery.clone(), request(&bytes, &[&host]));
+            attackers.push(tokio::spawn(async move { delivery.obtain(&request, Want::default()).await }));
+        }
+        tokio::task::yield_now().await;
+        let good = format!("good{round}");
+        rig.script.set(&url(&good), [whole(&bytes)]);
+        assert_eq!(verified(rig.obtain(&request(&bytes, &[&good])).await).await, bytes);
+        let blob = cache::BlobId::of(&digests(&bytes));
+        rig.delivery.cache().remove(&blob).await.unwrap();
+    }
+    for attacker in attackers {
+        attacker.abort();
+    }
+}
+
+#[tokio::test]
+async fn fetches_of_the_same_bytes_from_many_places_are_bounded_and_end_with_their_clients() {
+    let rig = Rig::with(Settings { wait_max: Span::millis(300), ..settings() });
+    let bytes = content(1000);
+    let mut clients = Vec::new();
+    for n in 0..FLIGHTS_PER_TARGET_MAX + 20 {
+        let host = format!("hangs{n}");
+        rig.script.set(&url(&host), [steps(vec![Step::Hang])]);
+        let (delivery, request) = (rig.delivery.clone(), request(&bytes, &[&host]));
+        clients.push(tokio::spawn(async move { delivery.obtain(&request, Want::default()).await }));
+    }
+    while rig.requests() < FLIGHTS_PER_TARGET_MAX {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!((rig.requests(), rig.delivery.fetches()), (FLIGHTS_PER_TARGET_MAX, FLIGHTS_PER_TARGET_MAX));
+    for client in clients {
+        let error = client.await.unwrap().unwrap_err();
+        assert_eq!(error.reason(), "still_fetching");
+    }
+    while rig.delivery.fetches() > 4 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    rig.script.set(&url("good"), [whole(&bytes)]);
+    assert_eq!(verified(rig.obtain(&request(&bytes, &["good"])).await).await, bytes);
+}
+
+#[tokio::test]
+async fn a_verdict_on_a_later_source_does_not_speak_against_the_first() {
+    let rig = Rig::new();
+    let bytes = content(1000);
+    rig.script.set(&url("bogus"), [Answer::NotFound]);
+    rig.script.set(&url("own"), [whole(&[0; 1000])]);
+    rig.script.set(&url("good"), [whole(&bytes)]);
+    assert_eq!(rig.obtain(&request(&bytes, &["bogus", "own"])).await.unwrap_err().reason(), "hash");
+    assert_eq!(rig.obtain(&request(&bytes, &["bogus", "own"])).await.unwrap_err().reason(), "hash");
+    let hosts: Vec<String> = rig.script.asked().into_iter().map(|(url, ..)| url).collect();
+    assert_eq!(hosts, [url("bogus"), url("own"), url("bogus")].map(|url| url.to_string()), "the verdict is remembered");
+    assert_eq!(verified(rig.obtain(&request(&bytes, &["good", "own"])).await).await, bytes);
+}
+
+#[tokio::test]
+async fn bytes_that_another_fetch_brought_are_served_though_ones_own_failed() {
+    let rig = Rig::new();
+    let bytes = content(50_000);
+    let gate = Arc::new(Notify::new());
+    rig.script.set(&url("bad"), [steps(vec![Step::Wait(Arc::clone(&gate)), Step::Send(Bytes::from(vec![0; 50_000]))])]);
+    rig.script.set(&url("good"), [whole(&bytes)]);
+    let at_bad = tokio::spawn({
+        let (delivery, request) = (rig.delivery.clone(), request(&bytes, &["bad"]));
+        async move { delivery.obtain(&request, Want::default()).await }
+    });
+    while rig.requests() == 0 {
+        tokio::task::yield_now().await;
+    }
+    verified(rig.obtain(&request(&bytes, &["good"])).await).await;
+    gate.notify_one();
+    assert_eq!(verified(at_bad.await.unwrap()).await, bytes);
+}
+
+fn passed(via: &str) -> upstream::GateChain {
+    let via = http::HeaderValue::from_str(via).unwrap();
+    upstream::GateChain::of(&http::HeaderMap::from_iter([(http::header::VIA, via)]))
+}
+
+#[tokio::test]
+async fn a_clients_via_does_not_get_into_a_fetch_that_others_share() {
+    let rig = Rig::new();
+    let bytes = content(50_000);
+    let (answer, gate) = slow(&bytes, 10_000);
+    rig.script.set(&url("a"), [answer]);
+    let attacks = ["1.1 tufgate-0123456789abcdef", &"x".repeat(1500), "1.1 squid"].map(passed);
+    let mut waiting = Vec::new();
+    for passed in attacks.into_iter().chain([passed("")]) {
+        let (delivery, request) = (rig.delivery.clone(), Request { passed, ..request(&bytes, &["a"]) });
+        waiting.push(tokio::spawn(async move { verified(delivery.obtain(&request, Want::default()).await).await }));
+    }
+    while rig.requests() < 2 || rig.seen.lookups.lock().unwrap().len() < 4 {
+        tokio::task::yield_now().await;
+    }
+    let mut sent = rig.script.passed.lock().unwrap().clone();
+    sent.sort();
+    assert_eq!(sent, ["", "1.1 tufgate-0123456789abcdef"], "one for who passed a gate, one for all others");
+    for _ in 0..4 {
+        gate.notify_one();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for waiting in waiting {
+        assert_eq!(waiting.await.unwrap(), bytes);
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_has_passed_too_many_gates_fails_alone_and_asks_nobody() {
+    let rig = Rig::new();
+    let bytes = content(1000);
+    rig.script.set(&url("a"), [whole(&bytes)]);
+    let looping = Request { passed: passed(&"1.1 tufgate-0123456789abcdef,".repeat(9)), ..request(&bytes, &["a"]) };
+    let error = rig.obtain(&looping).await.unwrap_err();
+    assert_eq!((error.fault(), error.reason()), (Fault::Unavailable, "loop"));
+    assert_eq!((rig.requests(), rig.delivery.fetches()), (0, 0));
+    assert_eq!(verified(rig.obtain(&request(&bytes, &["a"])).await).await, bytes);
 }
 
 #[tokio::test]

@@ -33,9 +33,9 @@ impl Verdicts {
         self.refused.insert((expected.clone(), source.clone()), error);
     }
 
-    /// The refusal that still stands against one of the sources.
-    pub(super) fn refusal(&self, expected: &Expected, sources: &[Url]) -> Option<DeliveryError> {
-        sources.iter().find_map(|source| self.refused.get(&(expected.clone(), source.clone())))
+    /// The refusal that still stands against a source.
+    pub(super) fn refusal(&self, expected: &Expected, source: &Url) -> Option<DeliveryError> {
+        self.refused.get(&(expected.clone(), source.clone()))
     }
 
     pub(super) fn suspect(&self, expected: &Expected) {

@@ -21,7 +21,7 @@ use crate::{
     telemetry::metrics::Source,
     trust::Trust,
     tuf::TargetInfo,
-    upstream::Origins,
+    upstream::{GateChain, Origins},
 };
 
 /// The bytes behind an ETag never change, so that a client need never ask again.
@@ -101,7 +101,7 @@ impl Obtain {
             reauthorise: Some(self.reauthorise(&info)),
         };
         let mut request = delivery::Request::of(&self.mount, &info, sources, self.allowed.clone());
-        request.via = text(ask.headers, header::VIA).map(str::to_owned);
+        request.passed = GateChain::of(ask.headers);
         match self.delivery.obtain(&request, want).await {
             Ok(delivered) => put(ask, &info, delivered, part, &etag),
             Err(error) => {

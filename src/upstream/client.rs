@@ -19,7 +19,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::{
-    Environment, InstanceId, Origins, Settings, ShownUrl, UpstreamError,
+    Environment, GateChain, InstanceId, Origins, Settings, ShownUrl, UpstreamError,
     connect::{ConnectTimeout, Connector, Proxies},
     credentials::{self, Credentials},
 };
@@ -63,7 +63,7 @@ pub enum Outcome {
 pub(super) struct Ask<'a> {
     pub(super) url: &'a Url,
     pub(super) allowed: &'a Origins,
-    pub(super) via: Option<&'a str>,
+    pub(super) passed: &'a GateChain,
     pub(super) headers: HeaderMap,
 }
 
@@ -174,7 +174,7 @@ impl Client {
         let malformed =
             |why: String| UpstreamError::Setting { key: "url", why: format!("{}: {why}", ShownUrl::from(url)) };
         let uri = uri_of(url).ok_or_else(|| malformed("not a URL that can be asked for".to_owned()))?;
-        let via = self.shared.instance.via(ask.via).ok_or_else(|| UpstreamError::Loop { url: url.into() })?;
+        let via = self.shared.instance.via(ask.passed).ok_or_else(|| UpstreamError::Loop { url: url.into() })?;
         let mut request = Request::new(Empty::new());
         *request.method_mut() = Method::GET;
         let headers = request.headers_mut();
@@ -316,6 +316,8 @@ struct Problem {
     #[serde(rename = "type")]
     kind: String,
     #[serde(default)]
+    title: String,
+    #[serde(default)]
     detail: String,
 }
 
@@ -339,12 +341,9 @@ async fn refusal_of(response: Response<Incoming>) -> Option<String> {
     if !problem.kind.starts_with("urn:tufgate:refused") {
         return None;
     }
-    Some(
-        problem
-            .detail
-            .chars()
-            .map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' })
-            .take(DETAIL_MAX)
-            .collect(),
-    )
+    // tufgate says it in the title; in the detail is what only its own operator can use.
+    let reason = [problem.title, problem.detail].into_iter().find(|text| !text.trim().is_empty());
+    let reason = reason.unwrap_or_else(|| "it gives no reason".to_owned());
+    let printable = |c: char| if c == ' ' || c.is_ascii_graphic() { c } else { '?' };
+    Some(reason.trim().chars().map(printable).take(DETAIL_MAX).collect())
 }

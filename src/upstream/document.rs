@@ -13,7 +13,7 @@ use hyper::body::{Body as _, Incoming};
 use url::Url;
 
 use super::{
-    Client, Origins, UpstreamError,
+    Client, GateChain, Origins, UpstreamError,
     client::{Answer, Ask, of_body},
     local,
     retry::Retries,
@@ -35,8 +35,6 @@ pub struct DocumentRequest<'a> {
     pub limit: ByteSize,
     /// Longest time for everything, repetitions included.
     pub deadline: Duration,
-    /// The `Via` of the request that this one is made for, to find loops among gates.
-    pub via: Option<&'a str>,
 }
 
 impl<'a> DocumentRequest<'a> {
@@ -49,7 +47,6 @@ impl<'a> DocumentRequest<'a> {
             if_none_match: None,
             limit: ByteSize::mib(32),
             deadline: Duration::from_secs(60),
-            via: None,
         }
     }
 }
@@ -98,7 +95,9 @@ impl Client {
 
     async fn document_once(&self, request: &DocumentRequest<'_>) -> Result<Document, UpstreamError> {
         let headers = headers_of(request);
-        let ask = Ask { url: request.url, allowed: request.allowed, via: request.via, headers };
+        // A document is fetched for everybody: no request in particular stands behind it.
+        let passed = &GateChain::default();
+        let ask = Ask { url: request.url, allowed: request.allowed, passed, headers };
         let Answer { response, url } = self.exchange(&ask).await?;
         let (parts, body) = response.into_parts();
         if parts.status == StatusCode::NOT_MODIFIED && request.if_none_match.is_some() {

@@ -105,14 +105,15 @@ pub enum UpstreamError {
         /// The limit.
         limit: ByteSize,
     },
-    /// A body ended before the length that its own header declares.
+    /// A body ended before the length that its own header declares; without one, where the end of the connection is
+    /// its only end, before the signed length.
     #[error("{url} broke off after {received} of {expected} bytes")]
     BrokenOff {
         /// What was asked for.
         url: ShownUrl,
         /// Bytes that came of this response.
         received: u64,
-        /// Bytes it declared.
+        /// Bytes it declared, or that were to come.
         expected: u64,
     },
     /// A file ends cleanly at, or declares, another length than the signed one.

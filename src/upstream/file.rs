@@ -3,14 +3,14 @@
 use std::{fmt, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use tokio::time::Instant;
 use url::Url;
 
 use super::{
-    Client, Origins, Settings, UpstreamError,
+    Client, GateChain, Origins, Settings, UpstreamError,
     client::{Answer, Ask},
     document::{broken, coding},
     local::LocalFile,
@@ -31,14 +31,14 @@ pub struct FileRequest<'a> {
     pub etag: Option<&'a str>,
     /// The signed length of the whole file.
     pub expected_len: u64,
-    /// The `Via` of the request that this one is made for, to find loops among gates.
-    pub via: Option<&'a str>,
+    /// The gates that the request has passed that this one is made for, to find loops among gates.
+    pub passed: Option<&'a GateChain>,
 }
 
 impl<'a> FileRequest<'a> {
     /// A request for the whole file at `url`, whose signed length is `expected_len`.
     pub fn new(url: &'a Url, allowed: &'a Origins, expected_len: u64) -> Self {
-        Self { url, allowed, from: 0, etag: None, expected_len, via: None }
+        Self { url, allowed, from: 0, etag: None, expected_len, passed: None }
     }
 }
 
@@ -47,8 +47,8 @@ impl Client {
     /// off later is for the caller to resume.
     ///
     /// # Errors
-    /// [`UpstreamError::WrongLength`] where the response declares another length than the signed one; `NotFound` for
-    /// 404 and 410; [`UpstreamError::Coding`] where the body is encoded.
+    /// [`UpstreamError::WrongLength`] where the response declares another length than the signed one, `WrongContent`
+    /// where that is a web page in place of the file; `NotFound` for 404 and 410; [`UpstreamError::Coding`] where the body is encoded.
     pub async fn open(&self, request: &FileRequest<'_>) -> Result<FileBody, UpstreamError> {
         if request.url.scheme() == "file" {
             let file = LocalFile::open(request).await?;
@@ -64,7 +64,9 @@ impl Client {
     }
 
     async fn open_once(&self, request: &FileRequest<'_>) -> Result<FileBody, UpstreamError> {
-        let ask = Ask { url: request.url, allowed: request.allowed, via: request.via, headers: headers_of(request) };
+        let (none, headers) = (GateChain::default(), headers_of(request));
+        let passed = request.passed.unwrap_or(&none);
+        let ask = Ask { url: request.url, allowed: request.allowed, passed, headers };
         let Answer { response, url } = self.exchange(&ask).await?;
         let (parts, body) = response.into_parts();
         if let Some(coding) = coding(&parts.headers) {
@@ -72,14 +74,14 @@ impl Client {
             return Err(UpstreamError::Coding { url: (&url).into(), coding, why });
         }
         let declared = body.size_hint().exact();
+        let open_ended = declared.is_none() && ends_with_connection(parts.version, &parts.headers);
+        let page = page_in_place_of(request.url, &parts.headers);
         let starts_at = match parts.status {
-            StatusCode::OK => {
-                check_length(&url, declared, request.expected_len)?;
-                0
-            }
-            StatusCode::PARTIAL_CONTENT => range_start(&url, &parts.headers, declared, request)?,
-            status => return Err(UpstreamError::Status { url: (&url).into(), status, retry_after: None }),
+            StatusCode::OK => check_length(&url, declared, request.expected_len).map(|()| 0),
+            StatusCode::PARTIAL_CONTENT => range_start(&url, &parts.headers, declared, request),
+            status => Err(UpstreamError::Status { url: (&url).into(), status, retry_after: None }),
         };
+        let starts_at = starts_at.map_err(|error| or_page(error, page.as_deref()))?;
         Ok(FileBody {
             total_length: declared.map(|length| starts_at + length),
             starts_at,
@@ -88,7 +90,8 @@ impl Client {
             expected_len: request.expected_len,
             rate: Rate::new(&self.shared.settings),
             idle: self.shared.settings.read_timeout.duration(),
-            source: Source::Http { body, declared },
+            source: Source::Http { body, declared, open_ended },
+            page,
             url,
         })
     }
@@ -104,6 +107,8 @@ pub struct FileBody {
     pub etag: Option<String>,
     url: Url,
     source: Source,
+    /// Its content type, where it is a web page and no such page was asked for.
+    page: Option<String>,
     position: u64,
     expected_len: u64,
     rate: Rate,
@@ -111,7 +116,7 @@ pub struct FileBody {
 }
 
 enum Source {
-    Http { body: Incoming, declared: Option<u64> },
+    Http { body: Incoming, declared: Option<u64>, open_ended: bool },
     Local(LocalFile),
     Ended,
 }
@@ -121,10 +126,10 @@ impl FileBody {
     ///
     /// # Errors
     /// [`UpstreamError::BrokenOff`], `Transfer`, `Timeout` and `TooSlow` where resuming may help; `WrongLength` where
-    /// the body ends cleanly at another length than the signed one, or goes on beyond it. After an error the body is
-    /// done.
+    /// the body ends cleanly at another length than the signed one, or goes on beyond it; `WrongContent` where that
+    /// body is a web page. After an error the body is done.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, UpstreamError> {
-        let result = self.next().await;
+        let result = self.next().await.map_err(|error| or_page(error, self.page.as_deref()));
         if !matches!(result, Ok(Some(_))) {
             self.source = Source::Ended;
         }
@@ -143,6 +148,7 @@ impl FileBody {
             etag: None,
             url: request.url.clone(),
             source: Source::Local(file),
+            page: None,
             position: request.from,
             expected_len: request.expected_len,
             rate: Rate::unlimited(),
@@ -154,7 +160,7 @@ impl FileBody {
         let data = match &mut self.source {
             Source::Ended => return Ok(None),
             Source::Local(file) => file.chunk(&self.url).await?,
-            Source::Http { body, declared } => {
+            Source::Http { body, declared, .. } => {
                 let received = self.position - self.starts_at;
                 let begun = Instant::now();
                 let frame = tokio::time::timeout(self.idle, body.frame()).await;
@@ -176,6 +182,12 @@ impl FileBody {
             }
         };
         let Some(data) = data else {
+            // Such a body ends the same way whether it is complete or the connection was lost: too short says nothing.
+            let open_ended = matches!(self.source, Source::Http { open_ended: true, .. }) && self.page.is_none();
+            if open_ended && self.position < self.expected_len {
+                let (received, expected) = (self.position - self.starts_at, self.expected_len - self.starts_at);
+                return Err(UpstreamError::BrokenOff { url: (&self.url).into(), received, expected });
+            }
             return check_length(&self.url, Some(self.position), self.expected_len).map(|()| None);
         };
         self.position += data.len() as u64;
@@ -242,6 +254,33 @@ fn headers_of(request: &FileRequest<'_>) -> HeaderMap {
         headers.insert(header::IF_RANGE, etag);
     }
     headers
+}
+
+/// The content type of a response that is a web page, where the URL does not look like that of one.
+fn page_in_place_of(asked: &Url, headers: &HeaderMap) -> Option<String> {
+    let content_type = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    let path = asked.path().to_ascii_lowercase();
+    let is_page = media_type.eq_ignore_ascii_case("text/html") && !path.ends_with(".html") && !path.ends_with(".htm");
+    is_page.then(|| content_type.chars().take(60).collect())
+}
+
+/// A captive portal answers everything with its own page: that is trouble, and no forged file. A page of the signed
+/// length is hashed like everything else.
+fn or_page(error: UpstreamError, page: Option<&str>) -> UpstreamError {
+    match (error, page) {
+        (UpstreamError::WrongLength { url, .. }, Some(page)) => {
+            UpstreamError::WrongContent { url, content_type: page.to_owned(), expected: "a file" }
+        }
+        (error, _) => error,
+    }
+}
+
+/// Whether a body without a declared length has no end but that of its connection (RFC 9112 §6.3, item 8).
+fn ends_with_connection(version: Version, headers: &HeaderMap) -> bool {
+    let last = headers.get_all(header::TRANSFER_ENCODING).iter().next_back().and_then(|value| value.to_str().ok());
+    let coding = last.and_then(|value| value.rsplit(',').next()).unwrap_or_default();
+    version < Version::HTTP_2 && !coding.trim().eq_ignore_ascii_case("chunked")
 }
 
 fn check_length(url: &Url, actual: Option<u64>, expected: u64) -> Result<(), UpstreamError> {

@@ -28,4 +28,4 @@ pub use error::{ShownUrl, UpstreamError};
 pub use file::{FileBody, FileRequest};
 pub use origins::Origins;
 pub use settings::{CredentialSettings, Settings};
-pub use via::InstanceId;
+pub use via::{GateChain, InstanceId};

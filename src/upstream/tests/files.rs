@@ -88,6 +88,56 @@ async fn a_body_that_breaks_off_is_upstream_trouble_and_resumes() {
 }
 
 #[tokio::test]
+async fn a_short_body_that_ends_with_its_connection_is_broken_off_and_a_longer_one_refused() {
+    for head in ["HTTP/1.0 200 OK\r\n\r\n", "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n"] {
+        for (body, received) in [("", 0), ("hell", 4)] {
+            let server = TestServer::start(move |_, _| raw(&format!("{head}{body}"))).await;
+            let error = fetch(&server, 5).await.unwrap_err();
+            assert!(
+                matches!(error, UpstreamError::BrokenOff { expected: 5, received: r, .. } if r == received),
+                "{error}"
+            );
+            assert_eq!(error.fault(), Fault::Unavailable);
+        }
+        let server = TestServer::start(move |_, _| raw(&format!("{head}hello"))).await;
+        assert_eq!(fetch(&server, 5).await.unwrap(), b"hello");
+        let server = TestServer::start(move |_, _| raw(&format!("{head}hello!"))).await;
+        assert_eq!(fetch(&server, 5).await.unwrap_err().fault(), Fault::Refused);
+    }
+}
+
+#[tokio::test]
+async fn a_short_rest_that_ends_with_its_connection_is_broken_off() {
+    let rest = "HTTP/1.1 206 OK\r\nconnection: close\r\ncontent-range: bytes 4-9/10\r\n\r\n45";
+    let server = TestServer::start(move |_, _| raw(rest)).await;
+    let (url, allowed) = (server.url("/file"), origins(&server));
+    let request = FileRequest { from: 4, ..FileRequest::new(&url, &allowed, 10) };
+    let mut body = soon(client(&quick()).open(&request)).await.unwrap();
+    let error = read(&mut body).await.unwrap_err();
+    assert!(matches!(error, UpstreamError::BrokenOff { received: 2, expected: 6, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn the_page_of_a_captive_portal_is_upstream_trouble_and_no_refusal() {
+    let html = [("content-type", "Text/HTML; charset=utf-8")];
+    let chunked =
+        "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ntransfer-encoding: chunked\r\n\r\n5\r\nlogin\r\n0\r\n\r\n";
+    for length in [4, 6] {
+        let declared = TestServer::start(move |_, _| reply(200, &html, b"login")).await;
+        let undeclared = TestServer::start(move |_, _| raw(chunked)).await;
+        for server in [declared, undeclared] {
+            let error = fetch(&server, length).await.unwrap_err();
+            assert_eq!((error.fault(), error.reason()), (Fault::Unavailable, "wrong_content"), "{error}");
+        }
+    }
+    let server = TestServer::start(move |_, _| reply(200, &html, b"login")).await;
+    assert_eq!(fetch(&server, 5).await.unwrap(), b"login", "hashed like everything else");
+    let (url, allowed) = (server.url("/docs/index.html"), origins(&server));
+    let error = soon(client(&quick()).open(&FileRequest::new(&url, &allowed, 6))).await.unwrap_err();
+    assert_eq!(error.fault(), Fault::Refused, "a page was asked for");
+}
+
+#[tokio::test]
 async fn an_upstream_that_does_not_resume_begins_at_zero() {
     let server = TestServer::start(|_, _| reply(200, &[], b"0123456789")).await;
     let (url, allowed) = (server.url("/file"), origins(&server));
