@@ -47,6 +47,7 @@ impl Settings {
             http2: false,
             connections_max: 64,
             header_timeout: Span::secs(10),
+            write_timeout: Span::secs(10),
             drain: Span::secs(2),
         }
     }

@@ -13,6 +13,7 @@ mod listings;
 mod pages;
 pub mod problem;
 mod pypi;
+mod stalled;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tree;
@@ -49,6 +50,9 @@ pub struct Settings {
     /// How long a client may take to send a request's head.
     #[serde(default = "header_timeout")]
     pub header_timeout: Span,
+    /// How long a client may take nothing of an answer before the connection is ended.
+    #[serde(default = "write_timeout")]
+    pub write_timeout: Span,
     /// How long open requests may go on after SIGTERM.
     #[serde(default = "drain")]
     pub drain: Span,
@@ -59,6 +63,9 @@ fn connections_max() -> usize {
 }
 fn header_timeout() -> Span {
     Span::secs(15)
+}
+fn write_timeout() -> Span {
+    Span::mins(1)
 }
 fn drain() -> Span {
     Span::secs(20)
@@ -73,6 +80,7 @@ impl Settings {
             http2: self.http2,
             connections_max: self.connections_max,
             header_timeout: self.header_timeout,
+            write_timeout: self.write_timeout,
             drain: self.drain,
         }
     }
