@@ -315,6 +315,10 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 struct Problem {
     #[serde(rename = "type")]
     kind: String,
+    /// The sentence that says why.
+    #[serde(default)]
+    title: String,
+    /// The other gate's id of the request, by which its operator finds it.
     #[serde(default)]
     detail: String,
 }
@@ -339,9 +343,9 @@ async fn refusal_of(response: Response<Incoming>) -> Option<String> {
     if !problem.kind.starts_with("urn:tufgate:refused") {
         return None;
     }
+    let Problem { title, detail, .. } = problem;
     Some(
-        problem
-            .detail
+        format!("{title} ({detail})")
             .chars()
             .map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' })
             .take(DETAIL_MAX)

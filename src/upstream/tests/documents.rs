@@ -169,11 +169,14 @@ async fn header_floods_and_what_is_not_http_are_clean_errors_that_are_not_repeat
 
 #[tokio::test]
 async fn a_refusal_of_another_gate_stays_a_refusal_with_its_reason() {
-    let problem = br#"{"type":"urn:tufgate:refused:expired","title":"Refused","detail":"timestamp expired\r\n\u00e9"}"#;
+    let problem =
+        br#"{"type":"urn:tufgate:refused:expired","title":"timestamp expired\r\n\u00e9","detail":"request 7"}"#;
     let server = TestServer::start(|_, _| reply(403, &[("content-type", "application/problem+json")], problem)).await;
     let error = ask(&server, ByteSize::kib(1)).await.unwrap_err();
     assert_eq!(error.fault(), Fault::Refused);
-    assert!(matches!(error, UpstreamError::RefusedUpstream { detail, .. } if detail == "timestamp expired???"));
+    assert!(
+        matches!(error, UpstreamError::RefusedUpstream { detail, .. } if detail == "timestamp expired??? (request 7)")
+    );
 }
 
 #[tokio::test]
