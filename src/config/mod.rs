@@ -433,6 +433,15 @@ mod tests {
     }
 
     #[test]
+    fn a_link_that_nobody_could_open_is_warned_of() {
+        let admin = |listen| format!("[admin]\nlisten = \"{listen}:9090\"\npublic_url = \"https://admin.example/\"\n");
+        let (before, after) = MINIMAL.split_once("[cache]").unwrap();
+        let before = before.split_once("[admin]").map_or(before, |(before, _)| before);
+        let read = |listen| read(&format!("{before}{}[cache]{after}", admin(listen))).unwrap().warnings.len();
+        assert_eq!((read("127.0.0.1"), read("10.0.0.1")), (0, 1));
+    }
+
+    #[test]
     fn paths_are_relative_to_the_file_and_overrides_win() {
         let (folder, path, text) = placed(MINIMAL);
         let listen: SocketAddr = "127.0.0.1:1".parse().unwrap();
