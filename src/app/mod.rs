@@ -71,7 +71,7 @@ impl App {
     /// Opens folders, trust, cache and listeners. Asks no upstream; when it returns, both listeners accept.
     pub async fn start(config: Config, clock: SharedClock, shutdown: CancellationToken) -> Result<Self, AppError> {
         let locks = [lock(&config.state.dir)?, lock(&config.cache.dir)?];
-        // Addresses first: what most often goes wrong should go wrong before anything is read or written.
+        // Addresses before trust and cache: what most often goes wrong should go wrong before either is touched.
         let listener = Listener::bind(config.server.listener()).await?;
         let admin_listener = match &config.admin {
             Some(admin) => Some(Listener::bind(admin.listener()).await?),

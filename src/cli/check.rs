@@ -118,3 +118,20 @@ fn worst(rows: &[Row]) -> Exit {
         Exit::Ok
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(verdict: &'static str) -> Row {
+        Row { project: String::new(), version: String::new(), verdict, reason: String::new(), at: String::new() }
+    }
+
+    #[test]
+    fn one_refused_version_outweighs_trouble_and_trouble_outweighs_what_is_allowed() {
+        assert_eq!(worst(&[row("allowed"), row("unavailable"), row("refused")]), Exit::Refused);
+        assert_eq!(worst(&[row("unavailable"), row("allowed")]), Exit::Failed);
+        assert_eq!(worst(&[row("allowed")]), Exit::Ok);
+        assert_eq!(worst(&[]), Exit::Ok);
+    }
+}

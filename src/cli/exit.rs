@@ -74,3 +74,29 @@ impl From<ConfigError> for Failure {
         Self::usage(error.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_refusal_ends_with_3_and_upstream_trouble_and_this_machines_with_1() {
+        for (fault, exit) in [
+            (Fault::Refused, Exit::Refused),
+            (Fault::Unavailable, Exit::Failed),
+            (Fault::NotFound, Exit::Failed),
+            (Fault::Local, Exit::Failed),
+        ] {
+            assert_eq!(Failure::of(fault, "why").exit, exit, "{fault:?}");
+        }
+        let codes =
+            [Exit::Ok, Exit::Failed, Exit::Usage, Exit::Refused].map(|exit| format!("{:?}", ExitCode::from(exit)));
+        assert_eq!(codes, [0, 1, 2, 3].map(|code| format!("{:?}", ExitCode::from(code))));
+    }
+
+    #[test]
+    fn a_wrong_configuration_ends_with_2() {
+        let error = crate::config::Config::load(std::path::Path::new("/nowhere/tufgate.toml")).unwrap_err();
+        assert_eq!(Failure::from(error).exit, Exit::Usage);
+    }
+}

@@ -305,3 +305,18 @@ fn path_of(what: &str) -> Result<String, Failure> {
         _ => Err(Failure::usage(format!("`{what}` is neither a URL of the gate nor a path that starts with a slash"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_of_the_gate_and_its_path_are_the_same_question() {
+        for what in ["/simple/demo/", "http://127.0.0.1:8080/simple/demo/", "https://gate.example/simple/demo/?x#y"] {
+            assert_eq!(path_of(what).unwrap(), "/simple/demo/");
+        }
+        for what in ["demo", "", "file:///simple/demo/", "simple/demo/"] {
+            assert_eq!(path_of(what).unwrap_err().exit, Exit::Usage, "{what}");
+        }
+    }
+}

@@ -391,7 +391,7 @@ mod tests {
         let text = MINIMAL.replace("listing_path", "listing_paht");
         let error = error(&text);
         assert!(error.contains("unknown key `listing_paht` in [[mount]]; did you mean `listing_path`?"), "{error}");
-        assert!(error.contains(":23: "), "{error}");
+        assert!(error.contains(":29: "), "{error}");
     }
 
     #[test]
@@ -399,7 +399,7 @@ mod tests {
         let error = error(&MINIMAL.replace("\"127.0.0.1:8080\"", "\"nowhere\""));
         assert!(error.contains("listen: ") && error.contains("in [server]"), "{error}");
         let error = self::error(&MINIMAL.replace("front = \"pypi\"", "front = \"pypi\"\nunsigned = \"maybe\""));
-        assert!(error.contains(":20: unsigned: unknown variant `maybe`"), "{error}");
+        assert!(error.contains(":26: unsigned: unknown variant `maybe`"), "{error}");
     }
 
     #[test]
@@ -430,6 +430,15 @@ mod tests {
         let same = mount.replace("name = \"pypi\"", "name = \"other\"");
         let error = error(&format!("{head}[[mount]]{mount}[[mount]]{same}"));
         assert!(error.contains("path: `/` is used by two mounts"), "{error}");
+    }
+
+    #[test]
+    fn a_link_that_nobody_could_open_is_warned_of() {
+        let admin = |listen| format!("[admin]\nlisten = \"{listen}:9090\"\npublic_url = \"https://admin.example/\"\n");
+        let (before, after) = MINIMAL.split_once("[cache]").unwrap();
+        let before = before.split_once("[admin]").map_or(before, |(before, _)| before);
+        let read = |listen| read(&format!("{before}{}[cache]{after}", admin(listen))).unwrap().warnings.len();
+        assert_eq!((read("127.0.0.1"), read("10.0.0.1")), (0, 1));
     }
 
     #[test]

@@ -284,7 +284,7 @@ fn request(bytes: &[u8], hosts: &[&str]) -> Request {
         expected: Expected::new(bytes.len() as u64, digests(bytes)),
         allowed: Origins::of(&sources),
         sources,
-        passed: upstream::GateChain::default(),
+        passed: GateChain::default(),
     }
 }
 
@@ -615,9 +615,9 @@ async fn bytes_that_another_fetch_brought_are_served_though_ones_own_failed() {
     assert_eq!(verified(at_bad.await.unwrap()).await, bytes);
 }
 
-fn passed(via: &str) -> upstream::GateChain {
+fn passed(via: &str) -> GateChain {
     let via = http::HeaderValue::from_str(via).unwrap();
-    upstream::GateChain::of(&http::HeaderMap::from_iter([(http::header::VIA, via)]))
+    GateChain::of(&http::HeaderMap::from_iter([(http::header::VIA, via)]))
 }
 
 #[tokio::test]
@@ -1072,7 +1072,7 @@ async fn over_http_and_from_a_file_url_a_broken_off_body_is_resumed_and_a_wrong_
     })
     .await;
     let rig = Rig::new();
-    let client = Client::new(&crate::upstream::Settings::default(), &Environment::new([])).unwrap();
+    let client = Client::new(&upstream::Settings::default(), &Environment::new([])).unwrap();
     let observer = Arc::clone(&rig.seen) as Arc<dyn Observer>;
     let delivery = Delivery::new(rig.delivery.cache().clone(), Arc::new(client), settings(), observer);
     let at =

@@ -6,7 +6,6 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
-    pin::Pin,
     sync::Arc,
     time::Duration,
 };
@@ -20,7 +19,7 @@ use hyper::{
 };
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
+    server::graceful::{GracefulShutdown, Watcher},
 };
 use rustls::{
     ServerConfig,
@@ -28,6 +27,7 @@ use rustls::{
 };
 use serde::Deserialize;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
 };
@@ -43,6 +43,10 @@ const HEAD_MAX: usize = 64 << 10;
 const HEADERS_MAX: usize = 100;
 /// How long the listener rests when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Requests at one time on one connection of HTTP/2.
+const STREAMS_MAX: u32 = 64;
+/// How often a silent connection of HTTP/2 is asked whether it is there.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// How long a TLS handshake may take.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
@@ -69,7 +73,7 @@ pub struct Options {
     pub connections_max: usize,
     /// How long a client may take to send a request's head.
     pub header_timeout: Span,
-    /// How long a client may leave what it is sent untouched.
+    /// How long a client may take nothing of an answer.
     pub write_timeout: Span,
     /// How long open requests may go on once the process was told to stop.
     pub drain: Span,
@@ -150,18 +154,16 @@ impl Listener {
             };
             // Answers are written whole; waiting for more would only delay the last packet.
             let _best_effort = stream.set_nodelay(true);
-            // A client that never reads would keep its place among `connections_max` for ever.
-            let mut stream = TimeoutStream::new(stream);
-            stream.set_write_timeout(Some(self.options.write_timeout.duration()));
             let connection = Connection {
                 peer: peer.ip(),
                 tls: self.tls.clone(),
                 header_timeout: self.options.header_timeout.duration(),
+                write_timeout: self.options.write_timeout.duration(),
                 handler: handler.clone(),
             };
             let watcher = graceful.watcher();
             tokio::spawn(async move {
-                connection.run(Box::pin(stream), watcher).await;
+                connection.run(stream, watcher).await;
                 drop(permit);
             });
         }
@@ -176,11 +178,18 @@ struct Connection<H> {
     peer: IpAddr,
     tls: Option<TlsAcceptor>,
     header_timeout: Duration,
+    write_timeout: Duration,
     handler: H,
 }
 
+#[derive(Clone, Copy)]
+enum Protocol {
+    Http1,
+    Http2,
+}
+
 impl<H> Connection<H> {
-    async fn run<F, B>(self, stream: Pin<Box<TimeoutStream<TcpStream>>>, watcher: hyper_util::server::graceful::Watcher)
+    async fn run<F, B>(self, stream: TcpStream, watcher: Watcher)
     where
         H: Fn(Request<Incoming>, IpAddr) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
@@ -188,24 +197,26 @@ impl<H> Connection<H> {
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        // A client that takes nothing would keep its place among `connections_max` for ever.
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(self.write_timeout));
+        let stream = Box::pin(stream);
         let Some(tls) = self.tls.clone() else {
-            return self.http1(stream, watcher).await;
+            return self.speak(Protocol::Http1, stream, watcher).await;
         };
         let stream = match tokio::time::timeout(HANDSHAKE_MAX, tls.accept(stream)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return tracing::debug!(%error, peer = %self.peer, "TLS handshake failed"),
             Err(_late) => return tracing::debug!(peer = %self.peer, "TLS handshake took too long"),
         };
-        if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-            self.http2(stream, watcher).await;
-        } else {
-            self.http1(stream, watcher).await;
-        }
+        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        let protocol = if is_http2 { Protocol::Http2 } else { Protocol::Http1 };
+        self.speak(protocol, stream, watcher).await;
     }
 
-    async fn http1<S, F, B>(self, stream: S, watcher: hyper_util::server::graceful::Watcher)
+    async fn speak<S, F, B>(self, protocol: Protocol, stream: S, watcher: Watcher)
     where
-        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         H: Fn(Request<Incoming>, IpAddr) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body + Send + 'static,
@@ -217,37 +228,23 @@ impl<H> Connection<H> {
             let answer = handler(request, peer);
             async move { Ok::<_, Infallible>(answer.await) }
         });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.header_timeout)
-            .max_buf_size(HEAD_MAX)
-            .max_headers(HEADERS_MAX)
-            .serve_connection(TokioIo::new(stream), service);
-        if let Err(error) = watcher.watch(connection).await {
-            tracing::debug!(%error, %peer, "connection ended");
-        }
-    }
-
-    async fn http2<S, F, B>(self, stream: S, watcher: hyper_util::server::graceful::Watcher)
-    where
-        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-        H: Fn(Request<Incoming>, IpAddr) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = Response<B>> + Send + 'static,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        let (peer, handler) = (self.peer, self.handler);
-        let service = service_fn(move |request| {
-            let answer = handler(request, peer);
-            async move { Ok::<_, Infallible>(answer.await) }
-        });
-        let connection = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .max_header_list_size(u32::try_from(HEAD_MAX).unwrap_or(u32::MAX))
-            .keep_alive_interval(Some(Duration::from_secs(30)))
-            .serve_connection(TokioIo::new(stream), service);
-        if let Err(error) = watcher.watch(connection).await {
+        let stream = TokioIo::new(stream);
+        let ended = match protocol {
+            Protocol::Http1 => {
+                let mut http = http1::Builder::new();
+                http.timer(TokioTimer::new()).header_read_timeout(self.header_timeout);
+                http.max_buf_size(HEAD_MAX).max_headers(HEADERS_MAX);
+                watcher.watch(http.serve_connection(stream, service)).await
+            }
+            Protocol::Http2 => {
+                let mut http = http2::Builder::new(TokioExecutor::new());
+                http.timer(TokioTimer::new()).keep_alive_interval(Some(KEEP_ALIVE));
+                http.max_header_list_size(u32::try_from(HEAD_MAX).unwrap_or(u32::MAX));
+                http.max_concurrent_streams(STREAMS_MAX);
+                watcher.watch(http.serve_connection(stream, service)).await
+            }
+        };
+        if let Err(error) = ended {
             tracing::debug!(%error, %peer, "connection ended");
         }
     }

@@ -315,8 +315,10 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 struct Problem {
     #[serde(rename = "type")]
     kind: String,
+    /// The sentence that says why.
     #[serde(default)]
     title: String,
+    /// What only the other gate's operator can use; in other programs' problems it may be the reason.
     #[serde(default)]
     detail: String,
 }

@@ -269,6 +269,14 @@ async fn other_bytes_than_the_signed_ones_are_refused_and_the_next_good_state_he
 }
 
 #[tokio::test]
+async fn an_upstream_cannot_send_an_installer_to_sleep() {
+    let lab = Lab::new().await;
+    lab.answer(&format!("/packages/{WHEEL}"), reply(503, &[("retry-after", "999999")], b""));
+    let answer = lab.gate("").get(&file(WHEEL), &[]).await;
+    assert_eq!((answer.status, answer.header("retry-after")), (StatusCode::BAD_GATEWAY, "60"));
+}
+
+#[tokio::test]
 async fn what_is_signed_and_absent_upstream_is_trouble_and_no_refusal() {
     let lab = Lab::new().await;
     lab.answer(&format!("/packages/{WHEEL}"), reply(404, &[], b""));
