@@ -386,7 +386,7 @@ mod tests {
 
     #[test]
     fn a_misspelt_key_is_named_with_its_line_its_table_and_the_nearest_known_one() {
-        let text = MINIMAL.replace("listen =", "lisen =");
+        let text = MINIMAL.replacen("listen =", "lisen =", 1);
         assert!(error(&text).contains("tufgate.toml:3: unknown key `lisen` in [server]; did you mean `listen`?"));
         let text = MINIMAL.replace("listing_path", "listing_paht");
         let error = error(&text);

@@ -1,5 +1,8 @@
 //! Delivery against an upstream that follows a script.
 
+mod early;
+mod over_http;
+
 use std::{
     collections::{HashMap, VecDeque},
     fs,
@@ -884,114 +887,6 @@ async fn trust_is_asked_again_before_the_held_back_end() {
     assert_eq!(got, 300_000 - (64 << 10));
 }
 
-/// The file of the only fill: nameless ones are found among the open files of this process.
-fn growing_file(folder: &Path) -> std::path::PathBuf {
-    let named = files_below(&folder.join("cache/tmp"));
-    let open = fs::read_dir("/proc/self/fd").into_iter().flatten().map(|entry| entry.unwrap().path());
-    let within =
-        |path: &std::path::PathBuf| fs::read_link(path).is_ok_and(|to| to.starts_with(folder.join("cache/tmp")));
-    named.into_iter().chain(open.filter(within)).next().unwrap()
-}
-
-#[tokio::test]
-async fn a_growing_file_that_somebody_else_changed_never_completes() {
-    let rig = Rig::new();
-    let bytes = content(300_000);
-    let (answer, gate) = slow(&bytes, 200_000);
-    rig.script.set(&url("a"), [answer]);
-    let mut body = is_early(rig.early(&request(&bytes, &["a"])).await);
-    let file = fs::OpenOptions::new().write(true).open(growing_file(rig.folder.path())).unwrap();
-    std::os::unix::fs::FileExt::write_all_at(&file, b"evil", 1000).unwrap();
-    gate.notify_one();
-    let error = loop {
-        match body.chunk().await {
-            Ok(chunk) => assert!(chunk.is_some(), "a clean end"),
-            Err(error) => break error,
-        }
-    };
-    assert_eq!((error.fault(), error.reason()), (Fault::Local, "read_back"));
-}
-
-#[tokio::test]
-async fn a_fetch_that_begins_anew_breaks_an_early_body_off() {
-    let rig = Rig::new();
-    let bytes = content(300_000);
-    let gate = Arc::new(Notify::new());
-    let mut broken = sends(&bytes[..200_000]);
-    broken.extend([Step::Wait(Arc::clone(&gate)), Step::BreakOff]);
-    let deaf = Answer::Body { declared: None, obeys_range: false, steps: sends(&bytes) };
-    rig.script.set(&url("a"), [steps(broken), deaf]);
-    let request = request(&bytes, &["a"]);
-    let mut body = is_early(rig.early(&request).await);
-    read_until_it_waits(&mut body).await;
-    gate.notify_one();
-    let error = body.chunk().await.unwrap_err();
-    assert_eq!((error.fault(), error.reason()), (Fault::Unavailable, "began_anew"));
-    assert_eq!(verified(rig.obtain(&request).await).await, bytes);
-}
-
-#[tokio::test]
-async fn an_early_body_goes_on_over_a_resume_and_over_a_failing_disk() {
-    for disk_fails in [false, true] {
-        let rig = Rig::new();
-        let bytes = content(300_000);
-        let gate = Arc::new(Notify::new());
-        let mut broken = sends(&bytes[..200_000]);
-        broken.extend([Step::Wait(Arc::clone(&gate)), Step::BreakOff]);
-        rig.script.set(&url("a"), [steps(broken), whole(&bytes)]);
-        let mut body = is_early(rig.early(&request(&bytes, &["a"])).await);
-        let mut got = read_until_it_waits(&mut body).await;
-        if disk_fails {
-            rig.faults.fail(rustix::io::Errno::NOSPC, Some("write"), 0, u64::MAX);
-        }
-        gate.notify_one();
-        while let Some(chunk) = body.chunk().await.unwrap() {
-            got.extend_from_slice(&chunk);
-        }
-        assert_eq!(got, bytes);
-        assert_eq!(rig.script.asked()[1].1, 200_000);
-    }
-}
-
-#[tokio::test]
-async fn only_whole_and_open_ranges_of_large_files_with_a_signed_sha256_are_released_early() {
-    let short = Settings { wait_max: Span::millis(150), ..settings() };
-    let bytes = content(300_000);
-    let small = content(60_000);
-    let sha512 = {
-        let mut hasher = crate::base::Hasher::new([Algorithm::Sha512]);
-        hasher.update(&bytes);
-        Digests::new(hasher.finish()).unwrap()
-    };
-    let mut without_sha256 = request(&bytes, &["a"]);
-    without_sha256.expected.digests = sha512;
-    let early = Want { early: true, ..Want::default() };
-    let cases = [
-        ("not allowed by the mount", request(&bytes, &["a"]), Want::default(), short.clone()),
-        ("another range", request(&bytes, &["a"]), Want { range: Range::Other, ..early.clone() }, short.clone()),
-        ("no sha256", without_sha256, early.clone(), short.clone()),
-        ("small", request(&small, &["a"]), early.clone(), short.clone()),
-        (
-            "verified-only",
-            request(&bytes, &["a"]),
-            early.clone(),
-            Settings { release: Release::VerifiedOnly, ..short.clone() },
-        ),
-    ];
-    for (case, request, want, settings) in cases {
-        let rig = Rig::with(settings);
-        let (answer, _gate) = slow(&bytes, 50_000);
-        rig.script.set(&url("a"), [answer]);
-        let error = rig.delivery.obtain(&request, want).await.unwrap_err();
-        assert!(matches!(error, DeliveryError::StillFetching { .. }), "{case}: {error}");
-    }
-    let rig = Rig::with(short);
-    let (answer, _gate) = slow(&bytes, 50_000);
-    rig.script.set(&url("a"), [answer]);
-    let want = Want { range: Range::From(100), ..early };
-    is_early(rig.delivery.obtain(&request(&bytes, &["a"]), want).await);
-}
-
 #[tokio::test]
 async fn who_waited_too_long_is_told_to_come_back_and_then_finds_it() {
     let rig = Rig::with(Settings { wait_max: Span::millis(100), ..settings() });
@@ -1039,55 +934,4 @@ fn settings_are_read_with_their_units_and_unknown_keys_are_refused() {
     assert_eq!((read.release, read.hold_for, read.held_back), (Release::VerifiedOnly, Span::secs(3), ByteSize::mib(1)));
     assert_eq!(read.verdict_ttl, Span::secs(10));
     assert!(toml::from_str::<Settings>("hold = \"3s\"").is_err());
-}
-
-#[tokio::test]
-async fn over_http_and_from_a_file_url_a_broken_off_body_is_resumed_and_a_wrong_length_refused() {
-    use crate::upstream::{
-        Client, Environment,
-        testserver::{self, TestServer, head},
-    };
-    let bytes = content(200_000);
-    let served = bytes.clone();
-    let server = TestServer::start(move |received, before| {
-        let length = |n: usize| ("content-length".to_owned(), n.to_string());
-        let etag = ("etag".to_owned(), "\"v1\"".to_owned());
-        match (received.target.as_str(), before) {
-            ("/short.whl", _) => testserver::reply(200, &[], &served[..199_999]),
-            (_, 0) => {
-                let mut half = head(200, &[length(200_000), etag]);
-                half.extend_from_slice(&served[..120_000]);
-                vec![testserver::Step::Send(half), testserver::Step::Close]
-            }
-            _ => {
-                let range = received.header("range").unwrap();
-                let from: usize = range.strip_prefix("bytes=").unwrap().strip_suffix('-').unwrap().parse().unwrap();
-                assert_eq!(received.header("if-range"), Some("\"v1\""));
-                let content_range = ("content-range".to_owned(), format!("bytes {from}-199999/200000"));
-                let mut rest = head(206, &[length(200_000 - from), content_range, etag]);
-                rest.extend_from_slice(&served[from..]);
-                vec![testserver::Step::Send(rest)]
-            }
-        }
-    })
-    .await;
-    let rig = Rig::new();
-    let client = Client::new(&upstream::Settings::default(), &Environment::new([])).unwrap();
-    let observer = Arc::clone(&rig.seen) as Arc<dyn Observer>;
-    let delivery = Delivery::new(rig.delivery.cache().clone(), Arc::new(client), settings(), observer);
-    let at =
-        |url: Url, bytes: &[u8]| Request { allowed: Origins::of([&url]), sources: vec![url], ..request(bytes, &[]) };
-
-    let resumed = at(server.url("f.whl"), &bytes);
-    assert_eq!(verified(delivery.obtain(&resumed, Want::default()).await).await, bytes);
-    assert_eq!(server.requests().len(), 2);
-
-    let file = rig.folder.path().join("local.whl");
-    fs::write(&file, &bytes[1..]).unwrap();
-    let local = at(Url::from_file_path(&file).unwrap(), &bytes[1..]);
-    assert_eq!(verified(delivery.obtain(&local, Want::default()).await).await, bytes[1..]);
-
-    let other = content(200_000).into_iter().rev().collect::<Vec<u8>>();
-    let short = at(server.url("short.whl"), &other);
-    assert_eq!(delivery.obtain(&short, Want::default()).await.unwrap_err().reason(), "length");
 }
