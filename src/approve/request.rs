@@ -1,6 +1,6 @@
 //! An approval from its request to its report.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
@@ -80,6 +80,14 @@ pub struct ApproveReport {
     pub metadata: usize,
     /// The staged change, earlier changes that are not published yet among it.
     pub change: Change,
+}
+
+impl fmt::Debug for ApproveReport {
+    /// Without the index's user and password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("ApproveReport");
+        shown.field("index_url", &self.index_url).field("approved", &self.approved).finish_non_exhaustive()
+    }
 }
 
 /// A locked file that the index does not list.
