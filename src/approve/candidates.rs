@@ -21,6 +21,8 @@ pub(super) struct Wanted {
     pub(super) url: Url,
     /// Length by the index, else by the lock file.
     pub(super) size: Option<u64>,
+    /// Length by a lock file.
+    pub(super) locked_size: Option<u64>,
     /// What the index says of it.
     pub(super) file: File,
     /// The lock file that pins it.
@@ -90,7 +92,10 @@ impl Candidates {
         file: &File,
         index: &Url,
     ) -> Result<(), ApproveError> {
-        if let (Some(found), Some(expected)) = (file.size, locked.size)
+        // Another lock file may say how long it is where this one does not.
+        let before = self.wanted.get(&(project.clone(), file.filename.clone()));
+        let locked_size = locked.size.or_else(|| before.and_then(|before| before.locked_size));
+        if let (Some(found), Some(expected)) = (file.size, locked_size)
             && found != expected
         {
             return Err(ApproveError::WrongLength { filename: file.filename.clone(), found, expected });
@@ -100,7 +105,8 @@ impl Candidates {
             version: pin.version.clone(),
             sha256: locked.sha256.clone(),
             url: link(file, index)?,
-            size: file.size.or(locked.size),
+            size: file.size.or(locked_size),
+            locked_size,
             file: file.clone(),
             from: base_name(&pin.at.file),
         };

@@ -14,6 +14,9 @@ use crate::{
 
 /// How often a transfer that breaks off is taken up again.
 const RESUMPTIONS_MAX: usize = 5;
+/// The largest file that is downloaded where no lock file says how long it is: an index can claim any length, and the
+/// disk would be full before the digest is known to be wrong. Wheels of some GiB exist.
+const FILE_MAX: ByteSize = ByteSize::gib(8);
 /// The largest file from an index that does not say how long its files are; such a one is read into memory.
 const UNSIZED_MAX: ByteSize = ByteSize::mib(512);
 const UNSIZED_DEADLINE: std::time::Duration = std::time::Duration::from_secs(600);
@@ -26,6 +29,17 @@ pub(super) struct Checked {
     pub(super) content: File,
     /// METADATA, where it is a wheel.
     pub(super) metadata: Option<Vec<u8>>,
+}
+
+/// Refuses a file that is longer than the lock file says or, where none does, than [`FILE_MAX`].
+pub(super) fn check_size(wanted: &Wanted) -> Result<(), ApproveError> {
+    let limit = wanted.locked_size.map_or(FILE_MAX, ByteSize);
+    match wanted.size {
+        Some(found) if found > limit.bytes() => {
+            Err(ApproveError::TooLarge { filename: wanted.file.filename.clone(), found, limit })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Downloads a file into `folder` and checks it.

@@ -2,7 +2,7 @@
 
 use crate::{
     approve::{pip_config::PipConfigError, wheel::WheelError},
-    base::{Digest, Fault, files::FileError},
+    base::{ByteSize, Digest, Fault, files::FileError},
     index::HintError,
     lockfile::LockError,
     repository::RepositoryError,
@@ -115,6 +115,18 @@ pub enum ApproveError {
         /// Bytes by the lock file or an earlier approval.
         expected: u64,
     },
+    /// A file that is not even downloaded, since its digest could be checked only at its end.
+    #[error(
+        "{filename} has {found} bytes by the index, at most {limit} are downloaded unless the lock file gives its size"
+    )]
+    TooLarge {
+        /// The file.
+        filename: String,
+        /// Bytes by the index.
+        found: u64,
+        /// The bound.
+        limit: ByteSize,
+    },
     /// A wheel that readers would read differently.
     #[error("{filename} is not approved: {why}")]
     Wheel {
@@ -179,6 +191,7 @@ impl ApproveError {
             | Self::Changed { .. }
             | Self::WrongBytes { .. }
             | Self::WrongLength { .. }
+            | Self::TooLarge { .. }
             | Self::Wheel { .. } => Fault::Refused,
             Self::UnknownProject { .. } | Self::UnknownVersion { .. } | Self::NothingToRevoke { .. } => Fault::NotFound,
             Self::Link { .. } => Fault::Unavailable,

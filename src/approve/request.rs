@@ -9,7 +9,7 @@ use url::Url;
 use super::{
     ApproveError, FileBases, Progress,
     candidates::{self, Candidates, Wanted},
-    download::{Checked, download},
+    download::{Checked, check_size, download},
     file_target,
     pip_config::{Pip, Source},
     stage::Stage,
@@ -266,6 +266,8 @@ async fn fetch(
     if request.trust_lock_hash {
         return Ok(new.into_iter().map(|wanted| (wanted, None)).collect());
     }
+    // All before the first: nothing is downloaded in vain.
+    new.iter().try_for_each(check_size)?;
     progress.downloading(new.len(), new.iter().filter_map(|wanted| wanted.size).sum());
     let folder = Arc::new(folder);
     let fetch = |wanted: Wanted| {

@@ -359,6 +359,37 @@ async fn an_index_that_speaks_html_and_knows_no_lengths_is_enough() {
 }
 
 #[tokio::test]
+async fn an_index_that_claims_a_huge_file_is_refused_before_a_byte_of_any_is_asked_for() {
+    let world = World::with_foo().await;
+    let sha256 = Digest::sha256(b"sdist").to_hex();
+    world.index.list("foo", SDIST, &sha256, Some((8 << 30) + 1));
+    let error = world.refused().await;
+    assert!(matches!(error, ApproveError::TooLarge { .. }) && error.fault() == Fault::Refused, "{error}");
+    assert!(error.to_string().contains("8GiB"), "{error}");
+    assert_eq!(world.server.targets(), ["/simple/foo/"]);
+}
+
+#[tokio::test]
+async fn a_length_that_a_lock_file_gives_is_the_bound() {
+    for (claimed, locked) in [(6, 5), (u64::MAX, 5)] {
+        let world = World::with_foo().await;
+        let sha256 = Digest::sha256(b"sdist").to_hex();
+        world.index.list("foo", SDIST, &sha256, usize::try_from(claimed).ok());
+        let lock = format!(
+            "lock-version = \"1.0\"\ncreated-by = \"test\"\n[[packages]]\nname = \"foo\"\nversion = \"1.0\"\n\
+             [packages.sdist]\nname = \"foo-1.0.tar.gz\"\nurl = \"https://files.example/foo-1.0.tar.gz\"\n\
+             size = {locked}\nhashes = {{ sha256 = \"{sha256}\" }}\n"
+        );
+        let path = world.folder.path().join("pylock.toml");
+        fs::write(&path, lock).unwrap();
+        let request = ApproveRequest { locks: vec![path], ..world.request() };
+        let error = approve(&request, &Silent).await.unwrap_err();
+        assert!(matches!(error, ApproveError::WrongLength { expected: 5, .. }), "{error}");
+        assert_eq!(world.server.targets(), ["/simple/foo/"]);
+    }
+}
+
+#[tokio::test]
 async fn without_a_length_the_locks_hash_cannot_be_trusted() {
     let world = World::with_foo().await;
     world.index.0.lock().unwrap().html = true;

@@ -24,13 +24,14 @@ use super::{
     serve,
 };
 use crate::{
+    app::App,
     approve::{self, ApproveReport, ApproveRequest, pip_config::Pip},
     base::{
         ByteSize, Digest, SystemClock,
-        files::{self, Mode},
+        files::{self, FolderLock, Mode},
     },
     config::{Config, Overrides},
-    repository::Layout,
+    repository::{self, Layout, RepositoryError},
     telemetry::logging,
     upstream::{Client, Environment, Settings},
 };
@@ -39,6 +40,10 @@ use crate::{
 const CONFIG: &str = "tufgate.toml";
 /// The password of an index whose URL has one, below the folder.
 const PASSWORD: &str = "index-password";
+/// The audit log, below the folder.
+const AUDIT: &str = "audit.jsonl";
+/// The folders that a serving gate locks.
+const GATE_FOLDERS: [&str; 2] = ["state", "cache"];
 /// How long a timestamp process that ended is left alone before another one is started.
 const RESTART_PAUSE: Duration = Duration::from_secs(5);
 
@@ -82,13 +87,24 @@ impl Quickstart {
             is_free(self.listen)?;
         }
         let dir = self.folder()?;
+        if !self.once {
+            take_gate(&dir)?.ok_or_else(|| {
+                Failure::failed(format!("another tufgate serves from {}: stop it, or use --once", dir.display()))
+            })?;
+        }
         let root = set_up(&dir).await?;
         let report = self.approve(&dir).await?;
         signer(&["publish"], &dir).await?;
-        let config = self.write_config(&dir, &report)?;
+        let config = self.configure(&dir, &report)?;
         eprintln!("tufgate: {}", summary(&report));
         eprintln!("tufgate: repository in {}", dir.display());
         eprintln!("tufgate: root fingerprint sha256:{}", root.to_hex());
+        let Some(config) = config else {
+            eprintln!(
+                "tufgate: the gate that serves it keeps its configuration: restart it if the index or where its files lie changed"
+            );
+            return Ok(Exit::Ok);
+        };
         if self.once {
             eprintln!("tufgate: set up; the same command without --once serves it");
             print_lines(&format!("http://{}/", self.listen), &self.locks);
@@ -137,10 +153,22 @@ impl Quickstart {
     }
 
     /// Writes the gate's configuration anew at each run: it follows from the arguments and from what was approved.
-    fn write_config(&self, dir: &Path, report: &ApproveReport) -> Result<Config, Failure> {
-        for folder in ["state", "cache"] {
+    /// `None` where a gate serves, which goes by the one that is there; only `--once` goes on then.
+    fn configure(&self, dir: &Path, report: &ApproveReport) -> Result<Option<Config>, Failure> {
+        for folder in GATE_FOLDERS {
             files::private_folder(&dir.join(folder)).map_err(|error| Failure::failed(error.to_string()))?;
         }
+        // Held while it is written: no gate starts by a configuration that is not whole.
+        let Some(_locks) = take_gate(dir)? else {
+            return match self.once {
+                true => Ok(None),
+                false => Err(Failure::failed(format!("another tufgate began to serve from {}", dir.display()))),
+            };
+        };
+        self.write_config(dir, report).map(Some)
+    }
+
+    fn write_config(&self, dir: &Path, report: &ApproveReport) -> Result<Config, Failure> {
         let credential = write_credential(dir, &report.index)?;
         let text = self.config_text(dir, report, &credential)?;
         let path = dir.join(CONFIG);
@@ -170,7 +198,7 @@ impl Quickstart {
              [admin]\nlisten = {admin}\n\n\
              [cache]\ndir = \"cache\"\nsize_max = \"20GiB\"\n\n\
              [state]\ndir = \"state\"\n\n\
-             [audit]\nfile = \"audit.jsonl\"\n\n\
+             [audit]\nfile = \"{AUDIT}\"\n\n\
              [upstream]\n{ca_file}{credential}\n\
              [[repository]]\nname = \"approved\"\nroot = {root}\nmetadata_url = {metadata}\ntargets_url = {targets}\n\
              refresh_every = \"10s\"\n\n\
@@ -199,12 +227,19 @@ impl Quickstart {
 
     async fn serve(&self, dir: &Path, config: Config) -> Result<Exit, Failure> {
         let shutdown = CancellationToken::new();
-        let timestamps = spawn_timestamps(dir)?;
-        let keeper = tokio::spawn(keep_timestamps(dir.to_owned(), timestamps, shutdown.clone()));
-        let locks = self.locks.clone();
-        let served = serve::serve_with(config, shutdown.clone(), |app| print_lines(&app.public_url(), &locks)).await;
+        let mut keeper = None;
+        // Once it serves: a gate that finds the folder or the address taken leaves no second keeper beside the first.
+        let started = |app: &App| {
+            let timestamps = spawn_timestamps(dir).inspect_err(|_| shutdown.cancel());
+            keeper =
+                Some(timestamps.map(|child| tokio::spawn(keep_timestamps(dir.to_owned(), child, shutdown.clone()))));
+            print_lines(&app.public_url(), &self.locks);
+        };
+        let served = serve::serve_with(config, shutdown.clone(), started).await;
         shutdown.cancel();
-        let _ended = keeper.await;
+        if let Some(keeper) = keeper {
+            let _ended = keeper?.await;
+        }
         served
     }
 }
@@ -244,16 +279,40 @@ fn check_owned(dir: &Path, metadata: &fs::Metadata) -> Result<(), Failure> {
     if !empty && metadata.mode() & 0o077 != 0 {
         return refused("was not made by quickstart: others may enter it");
     }
-    if !empty && Layout::open(dir).is_err() && !only_ours(dir) {
-        return refused("holds something else");
+    match Layout::open(dir) {
+        // A set-up may have been cut off before there was a repository.
+        Err(RepositoryError::NotARepository { .. }) if repository::holds_only_init(dir) => Ok(()),
+        Err(RepositoryError::NotARepository { .. }) => refused("holds something else"),
+        Err(error) => Err(repository_failure(&error)),
+        Ok(_) => check_audit(&dir.join(AUDIT)),
     }
-    Ok(())
 }
 
-/// Whether a set-up was cut off before there was a repository: then only the signer's own hidden files are there.
-fn only_ours(dir: &Path) -> bool {
-    let Ok(mut entries) = fs::read_dir(dir) else { return false };
-    entries.all(|entry| entry.is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with('.')))
+/// The audit log is appended to, so a link in its place would be written through.
+fn check_audit(path: &Path) -> Result<(), Failure> {
+    let user = rustix::process::geteuid().as_raw();
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Ok(facts) if facts.is_file() && facts.uid() == user && facts.nlink() == 1 => Ok(()),
+        Ok(_) => Err(Failure::usage(format!("{} is not a regular file of this user's alone", path.display()))),
+        Err(error) => Err(Failure::failed(format!("cannot use {}: {error}", path.display()))),
+    }
+}
+
+/// Takes the locks that a gate holds while it serves from the folder; `None` where one does.
+fn take_gate(dir: &Path) -> Result<Option<Vec<FolderLock>>, Failure> {
+    let mut locks = Vec::new();
+    for folder in GATE_FOLDERS.map(|folder| dir.join(folder)) {
+        if folder.symlink_metadata().is_err() {
+            continue;
+        }
+        let lock = files::private_folder(&folder).and_then(|()| FolderLock::try_take(&folder, files::LOCK));
+        match lock.map_err(|error| Failure::failed(error.to_string()))? {
+            Some(lock) => locks.push(lock),
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(locks))
 }
 
 /// Makes the repository where there is none; gives the fingerprint of its first root.

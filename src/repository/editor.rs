@@ -323,9 +323,10 @@ fn store(layout: &Layout, content: StoredContent<'_>, path: &TargetPath) -> Resu
     Ok((length, digest))
 }
 
-struct Hashing<'a, W> {
-    hasher: crate::base::Hasher,
-    inner: &'a mut W,
+/// A writer that hashes what it hands on.
+pub(super) struct Hashing<'a, W> {
+    pub(super) hasher: crate::base::Hasher,
+    pub(super) inner: &'a mut W,
 }
 
 impl<W: std::io::Write> std::io::Write for Hashing<'_, W> {

@@ -85,6 +85,16 @@ pub enum RepositoryError {
         /// What is wrong with it.
         why: String,
     },
+    /// The record of a publication that was not begun here: nothing of it is written.
+    #[error(
+        "{path} records no publication that was begun here: {why}; nothing of it was published, remove it to go on"
+    )]
+    ForeignRecord {
+        /// The record.
+        path: PathBuf,
+        /// What gives it away.
+        why: String,
+    },
     /// What is published does not verify from the repository's own anchor.
     #[error("the publication in {dir} does not verify: {why}; restore {dir} from a copy")]
     Unverified {

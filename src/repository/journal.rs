@@ -3,21 +3,25 @@
 use std::{
     collections::BTreeSet,
     fs,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Layout, RepositoryError, editor,
+    Layout, RepositoryError,
+    editor::{self, Hashing},
     layout::{PublishLock, own_folder},
+    published::{Online, Overlay, Published},
 };
 use crate::{
     base::{
-        ByteSize,
+        Algorithm, ByteSize, Digest, Hasher,
         files::{self, FileError, Mode},
     },
-    tuf::TargetPath,
+    tuf::{TIMESTAMP_FILE_NAME, TargetPath, schema::Targets},
 };
 
 /// The longest name of a file on disk, in bytes.
@@ -52,34 +56,148 @@ pub(super) struct StoredFile {
     pub(super) to: PathBuf,
 }
 
-/// Records a publication, writes it out and strikes the record.
-pub(super) fn commit(layout: &Layout, lock: &PublishLock, pending: &Pending) -> Result<(), RepositoryError> {
+/// Records a publication, writes it out and strikes the record. It was rehearsed by whoever made it.
+pub(super) fn commit(layout: &Layout, _lock: &PublishLock, pending: &Pending) -> Result<(), RepositoryError> {
     let record = serde_json::to_vec(pending)
         .map_err(|error| RepositoryError::Encode { what: "the publication", why: error.to_string() })?;
     files::write_atomic(&layout.pending(), &record, Mode::Private)?;
-    resume(layout, lock).map(drop)
+    finish(layout, pending)
 }
 
-/// Finishes a publication that was recorded; whether there was one.
+/// Finishes a publication that was recorded; whether there was one. A record is believed as little as any file: it is
+/// refused unless all that it would write is verified from the anchor, as it was before it was recorded.
 pub(super) fn resume(layout: &Layout, _lock: &PublishLock) -> Result<bool, RepositoryError> {
-    sweep(&layout.metadata())?;
     let path = layout.pending();
     let record = match files::read_bounded(&path, RECORD_MAX) {
         Ok(record) => record,
-        Err(error) if error.is_not_found() => return Ok(false),
+        Err(error) if error.is_not_found() => {
+            sweep(&layout.metadata())?;
+            return Ok(false);
+        }
         Err(error) => return Err(error.into()),
     };
     let pending: Pending = serde_json::from_slice(&record).map_err(|error| RepositoryError::damaged(&path, error))?;
+    check(layout, &pending).map_err(|trouble| match trouble {
+        Trouble::Read(error) => error,
+        Trouble::NotOurs(why) => RepositoryError::ForeignRecord { path, why },
+    })?;
+    finish(layout, &pending)?;
+    Ok(true)
+}
+
+/// Writes out a publication that is recorded and checked, and strikes the record.
+fn finish(layout: &Layout, pending: &Pending) -> Result<(), RepositoryError> {
+    sweep(&layout.metadata())?;
     for folder in pending.stored.iter().filter_map(|stored| stored.to.parent()).collect::<BTreeSet<_>>() {
-        sweep(&layout.targets().join(folder))?;
+        sweep(&target_folder(layout, folder)?)?;
     }
-    write_out(layout, &pending)?;
+    write_out(layout, pending)?;
     if pending.clears_staged {
         editor::clear_staged(layout)?;
     }
+    let path = layout.pending();
     fs::remove_file(&path).map_err(FileError::at("remove", &path))?;
-    files::sync_folder(&layout.staged())?;
-    Ok(true)
+    Ok(files::sync_folder(&layout.staged())?)
+}
+
+/// Why a record is not gone by.
+enum Trouble {
+    Read(RepositoryError),
+    NotOurs(String),
+}
+
+impl From<RepositoryError> for Trouble {
+    fn from(error: RepositoryError) -> Self {
+        match error {
+            RepositoryError::WouldNotVerify { why } => Self::NotOurs(why),
+            error => Self::Read(error),
+        }
+    }
+}
+
+/// Whether a record is one that we would have written: our names, metadata that verifies from the anchor and does not
+/// lead back, contents that this metadata signs.
+fn check(layout: &Layout, pending: &Pending) -> Result<(), Trouble> {
+    let not_ours = |why: String| Err(Trouble::NotOurs(why));
+    let mut overlay = Overlay::new();
+    for PendingFile { name, content } in &pending.metadata {
+        if !is_metadata_name(name) {
+            return not_ours(format!("`{}` is no name of a metadata file", shown(name)));
+        }
+        if overlay.insert(name.clone(), content.clone().into_bytes()).is_some() {
+            return not_ours(format!("it has {name} twice"));
+        }
+    }
+    if overlay.is_empty() {
+        return not_ours("it has no metadata".to_owned());
+    }
+    let mut contents = Vec::with_capacity(pending.stored.len());
+    for stored in &pending.stored {
+        let Some(path) = target_path(stored) else {
+            let to = shown(&stored.to.to_string_lossy());
+            return not_ours(format!("`{to}` is no place of a target"));
+        };
+        contents.push((path, &stored.sha256));
+    }
+    let only_online = contents.is_empty() && overlay.keys().all(|name| is_online(name));
+    let (timestamp, targets) = match only_online {
+        true => (Online::verify_all_of(layout, &overlay)?.timestamp, None),
+        false => {
+            let published = Published::verify_all_of(layout, &overlay)?;
+            (published.timestamp, Some(published.targets))
+        }
+    };
+    for (path, sha256) in contents {
+        if !targets.as_ref().is_some_and(|targets| is_signed(targets, &path, sha256)) {
+            return not_ours(format!("{path} is not signed with sha256:{sha256}"));
+        }
+    }
+    // What is published does not verify where a new root lies there and its timestamp does not yet.
+    match Online::read(layout) {
+        Ok(now) if timestamp.version < now.timestamp.version => {
+            not_ours(format!("its timestamp is version {}, {} is published", timestamp.version, now.timestamp.version))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a file has a name under which a publication writes: `timestamp.json`, or a version and one of the other
+/// top-level roles (§6.1).
+fn is_metadata_name(name: &str) -> bool {
+    if name == TIMESTAMP_FILE_NAME {
+        return true;
+    }
+    let Some((version, file)) = name.split_once('.') else { return false };
+    let exact = version.parse::<u64>().is_ok_and(|number| number > 0 && number.to_string() == version);
+    exact && matches!(file, "root.json" | "targets.json" | "snapshot.json")
+}
+
+fn is_online(name: &str) -> bool {
+    name == TIMESTAMP_FILE_NAME || name.ends_with(".snapshot.json")
+}
+
+/// The target that is stored there, where that is the place and the digest that [`stored_path`] gives.
+fn target_path(stored: &StoredFile) -> Option<TargetPath> {
+    let StoredFile { sha256, to } = stored;
+    let is_digest = sha256.len() == 64 && sha256.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let to = to.to_str().filter(|_| is_digest)?;
+    let (folders, name) = to.rsplit_once('/').map_or((None, to), |(folders, name)| (Some(folders), name));
+    let name = name.strip_prefix(sha256.as_str())?.strip_prefix('.')?;
+    let path = folders.map_or_else(|| name.to_owned(), |folders| format!("{folders}/{name}"));
+    let path = TargetPath::new(&path).ok()?;
+    // Compared as text: paths that differ as text may be equal as paths.
+    let again = stored_path(&path, sha256).ok()?;
+    (again.to_str() == Some(to)).then_some(path)
+}
+
+fn is_signed(targets: &Targets, path: &TargetPath, sha256: &str) -> bool {
+    let digests = targets.targets.get(path).and_then(|file| file.hashes.digests().ok());
+    digests.and_then(|digests| digests.sha256().map(Digest::to_hex)).as_deref() == Some(sha256)
+}
+
+/// What a record says, fit for a sentence.
+fn shown(text: &str) -> String {
+    text.chars().take(200).flat_map(char::escape_default).collect()
 }
 
 /// Removes what a process that was killed while it wrote has left in a folder. The caller holds the lock under which
@@ -110,29 +228,56 @@ pub(super) fn write_out(layout: &Layout, pending: &Pending) -> Result<(), Reposi
     Ok(())
 }
 
-/// Copies a staged content to its published place. What lies there already has the same name, so the same digest.
+/// Copies a staged content to its published place, unless it lies there.
 fn place(layout: &Layout, stored: &StoredFile) -> Result<(), RepositoryError> {
     let to = layout.targets().join(&stored.to);
-    if to.symlink_metadata().is_ok() {
+    let folder = target_folder(layout, stored.to.parent().unwrap_or(Path::new("")))?;
+    // Struck last: where the staged content is gone, it was placed by the command that was cut off.
+    if has_content(&to, &stored.sha256).unwrap_or(false) {
         return Ok(());
     }
+    let failed = || FileError::at("publish", &to);
+    let mut file = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(&folder).map_err(failed())?;
+    let from = layout.staged_files().join(&stored.sha256);
+    if hash(&from, &mut file)? != stored.sha256 {
+        return Err(RepositoryError::damaged(from, "its bytes are not those that were signed"));
+    }
+    let readable = fs::Permissions::from_mode(0o644);
+    file.as_file().set_permissions(readable).and_then(|()| file.as_file().sync_all()).map_err(failed())?;
+    file.persist(&to).map_err(|error| failed()(error.error))?;
+    Ok(files::sync_folder(&folder)?)
+}
+
+/// A folder below `published/targets`, made where it is missing; each on the way is a folder of this user's.
+fn target_folder(layout: &Layout, below: &Path) -> Result<PathBuf, RepositoryError> {
     let mut folder = layout.targets();
-    for part in stored.to.parent().into_iter().flat_map(Path::components) {
+    own_folder(&folder, 0o755)?;
+    for part in below.components() {
         folder.push(part);
         own_folder(&folder, 0o755)?;
     }
-    let from = layout.staged_files().join(&stored.sha256);
-    let copied = || -> std::io::Result<()> {
-        use std::os::unix::fs::PermissionsExt as _;
-        let mut file = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(&folder)?;
-        std::io::copy(&mut fs::File::open(&from)?, &mut file)?;
-        file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
-        file.as_file().sync_all()?;
-        file.persist(&to)?;
-        Ok(())
-    };
-    copied().map_err(FileError::at("publish", &to))?;
-    Ok(files::sync_folder(&folder)?)
+    Ok(folder)
+}
+
+/// Whether a regular file has this SHA-256.
+pub(super) fn has_content(path: &Path, sha256: &str) -> Result<bool, RepositoryError> {
+    Ok(hash(path, &mut std::io::sink())? == sha256)
+}
+
+/// Copies a regular file, and gives its SHA-256 in hexadecimal. A symbolic link is not followed.
+fn hash(from: &Path, to: &mut impl std::io::Write) -> Result<String, RepositoryError> {
+    let failed = || FileError::at("read", from);
+    let mut source = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
+        .open(from)
+        .map_err(failed())?;
+    if !source.metadata().map_err(failed())?.is_file() {
+        return Err(RepositoryError::damaged(from, "it is not a regular file"));
+    }
+    let mut hashing = Hashing { hasher: Hasher::new([Algorithm::Sha256]), inner: to };
+    std::io::copy(&mut source, &mut hashing).map_err(failed())?;
+    Ok(hashing.hasher.finish().first().map(Digest::to_hex).unwrap_or_default())
 }
 
 /// Where a stored target lies below `published/targets`: `a/b` becomes `a/<sha256>.b` (§6.2).

@@ -105,14 +105,31 @@ pub fn init(dir: &Path, options: &InitOptions, clock: &dyn Clock) -> Result<Init
     Ok(Initialised { anchor: layout.anchor(), root_sha256, keys })
 }
 
+/// Whether a folder holds nothing but what an [`init()`] that was cut off leaves there.
+pub fn holds_only_init(dir: &Path) -> bool {
+    let moving = dir.join(INIT_READY).symlink_metadata().is_ok();
+    let is_ours = |name: &str| {
+        [INIT_PART, INIT_READY, EDIT_LOCK, PUBLISH_LOCK].contains(&name) || moving && PARTS.contains(&name)
+    };
+    let Ok(mut entries) = fs::read_dir(dir) else { return false };
+    entries.all(|entry| entry.is_ok_and(|entry| entry.file_name().to_str().is_some_and(is_ours)))
+}
+
 impl Layout {
-    /// The repository in `dir`. Refused: a folder that is none, one of a newer format, one of another user.
+    /// The repository in `dir`. Refused: a folder that is none, one of a newer format, one of another user, one whose
+    /// own folders are symbolic links or another user's.
     pub fn open(dir: &Path) -> Result<Self, RepositoryError> {
         let layout = Self { dir: dir.to_owned() };
         layout.settings()?;
         own_folder(&layout.dir, 0o755)?;
         for folder in [layout.staged(), layout.staged_files()] {
             own_folder(&folder, 0o700)?;
+        }
+        // Not made here: what is missing of these is said by whoever needs it.
+        for folder in [layout.keys(), layout.published(), layout.metadata(), layout.targets()] {
+            if folder.symlink_metadata().is_ok() {
+                own_folder(&folder, 0o755)?;
+            }
         }
         Ok(layout)
     }
@@ -237,6 +254,7 @@ fn finish_init(dir: &Path) -> Result<(), RepositoryError> {
     if ready.symlink_metadata().is_err() {
         return Ok(());
     }
+    own_folder(&ready, 0o700)?;
     for part in PARTS {
         let from = ready.join(part);
         if from.symlink_metadata().is_ok() {
@@ -259,6 +277,9 @@ pub(super) fn own_folder(path: &Path, mode: u32) -> Result<(), RepositoryError> 
     }
     let facts = before.map_err(FileError::at("read", path))?;
     let refuse = |why: String| FileError::at("use", path)(std::io::Error::other(why));
+    if facts.is_symlink() {
+        return Err(refuse("it is a symbolic link".to_owned()).into());
+    }
     if !facts.is_dir() {
         return Err(refuse("it is not a folder".to_owned()).into());
     }
@@ -344,6 +365,22 @@ mod tests {
         assert!(matches!(error, RepositoryError::AlreadyARepository { .. }));
         assert!(Layout::open(&dir).is_ok());
         assert!(!dir.join(INIT_READY).exists());
+    }
+
+    #[test]
+    fn a_folder_of_hidden_files_of_somebody_else_is_not_taken_for_a_half_made_repository() {
+        let (_folder, dir, _) = made();
+        assert!(!holds_only_init(&dir));
+        fs::create_dir(dir.join(INIT_READY)).unwrap();
+        assert!(holds_only_init(&dir));
+        for foreign in [".bashrc", "state", ".tmp"] {
+            let home = tempfile::tempdir().unwrap();
+            assert!(holds_only_init(home.path()));
+            fs::write(home.path().join(EDIT_LOCK), b"").unwrap();
+            assert!(holds_only_init(home.path()));
+            fs::write(home.path().join(foreign), b"").unwrap();
+            assert!(!holds_only_init(home.path()), "{foreign}");
+        }
     }
 
     #[test]

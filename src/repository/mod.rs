@@ -18,11 +18,13 @@ pub mod status;
 pub use editor::{Change, Editor, StoredContent};
 pub use error::RepositoryError;
 pub use keys::{FileKey, PublicPart, Signer};
-pub use layout::{InitOptions, Initialised, Layout, init};
+pub use layout::{InitOptions, Initialised, Layout, holds_only_init, init};
 pub use online::{OnlineReport, refresh, serve_timestamps};
 pub use publish::{Publication, publish};
 pub use settings::{IndexRecord, Lifetimes, RepositorySettings};
 pub use status::{KeyStatus, RepositoryStatus, RoleStatus, status};
 
+#[cfg(test)]
+mod attacks;
 #[cfg(test)]
 mod tests;

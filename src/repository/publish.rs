@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::{
     Change, Editor, Layout, Lifetimes, RepositoryError,
-    journal::{Pending, PendingFile, StoredFile, commit, stored_path, write_out},
+    journal::{Pending, PendingFile, StoredFile, commit, has_content, stored_path, write_out},
     keys::{KeyFolder, PublicPart},
     layout::METADATA_MAX,
     published::{Online, Overlay, Published},
@@ -346,6 +346,11 @@ fn staged_contents(layout: &Layout, editor: &Editor) -> Result<Vec<StoredFile>, 
         let digests = target.hashes.digests().map_err(|why| encode("targets", why))?;
         let Some(sha256) = digests.sha256().map(Digest::to_hex) else { continue };
         if at_hand.contains(&sha256) {
+            // Now rather than when the publication is recorded: from then on it must be possible to finish it.
+            let content = folder.join(&sha256);
+            if !has_content(&content, &sha256)? {
+                return Err(RepositoryError::damaged(content, "its bytes are not those that were signed"));
+            }
             stored.push(StoredFile { to: stored_path(path, &sha256)?, sha256 });
         }
     }

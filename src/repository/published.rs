@@ -1,6 +1,9 @@
 //! What is published, read back and verified from the repository's own anchor before anything is built on it.
 
-use std::collections::BTreeMap;
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use jiff::Timestamp as Moment;
 
@@ -37,6 +40,8 @@ pub(super) struct Online {
 pub(super) struct Reader<'a> {
     layout: &'a Layout,
     overlay: &'a Overlay,
+    /// The names that were looked up in the overlay and found.
+    found: RefCell<BTreeSet<String>>,
 }
 
 /// Earlier than any expiry: with it, verification judges signatures, versions and digests alone.
@@ -46,15 +51,23 @@ impl Published {
     /// Reads and verifies what is published.
     pub(super) fn read(layout: &Layout) -> Result<Self, RepositoryError> {
         let overlay = Overlay::new();
-        let reader = Reader { layout, overlay: &overlay };
+        let reader = Reader::new(layout, &overlay);
         reader.all(BEFORE_ALL).map_err(|trouble| trouble.of_published(layout))
     }
 
     /// Verifies what would be published if the files of `overlay` were written, as a client that starts from the
     /// anchor would at `now`.
     pub(super) fn rehearse(layout: &Layout, overlay: &Overlay, now: Moment) -> Result<(), RepositoryError> {
-        let reader = Reader { layout, overlay };
+        let reader = Reader::new(layout, overlay);
         reader.all(now).map(drop).map_err(Trouble::of_rehearsal)
+    }
+
+    /// As [`Published::rehearse`], whatever has expired; also refuses files of `overlay` that were not verified because
+    /// no client would ask for them.
+    pub(super) fn verify_all_of(layout: &Layout, overlay: &Overlay) -> Result<Self, RepositoryError> {
+        let reader = Reader::new(layout, overlay);
+        let published = reader.all(BEFORE_ALL).map_err(Trouble::of_rehearsal)?;
+        reader.all_found().map(|()| published)
     }
 }
 
@@ -62,14 +75,21 @@ impl Online {
     /// Reads and verifies root, timestamp and snapshot; targets, which may be large, is left alone.
     pub(super) fn read(layout: &Layout) -> Result<Self, RepositoryError> {
         let overlay = Overlay::new();
-        let reader = Reader { layout, overlay: &overlay };
+        let reader = Reader::new(layout, &overlay);
         reader.online(BEFORE_ALL).map(|(online, _)| online).map_err(|trouble| trouble.of_published(layout))
     }
 
     /// As [`Published::rehearse`], as far as snapshot.
     pub(super) fn rehearse(layout: &Layout, overlay: &Overlay, now: Moment) -> Result<(), RepositoryError> {
-        let reader = Reader { layout, overlay };
+        let reader = Reader::new(layout, overlay);
         reader.online(now).map(drop).map_err(Trouble::of_rehearsal)
+    }
+
+    /// As [`Published::verify_all_of`], as far as snapshot.
+    pub(super) fn verify_all_of(layout: &Layout, overlay: &Overlay) -> Result<Self, RepositoryError> {
+        let reader = Reader::new(layout, overlay);
+        let (online, _) = reader.online(BEFORE_ALL).map_err(Trouble::of_rehearsal)?;
+        reader.all_found().map(|()| online)
     }
 }
 
@@ -106,9 +126,21 @@ impl From<RepositoryError> for Trouble {
     }
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    fn new(layout: &'a Layout, overlay: &'a Overlay) -> Self {
+        Self { layout, overlay, found: RefCell::default() }
+    }
+
+    fn all_found(&self) -> Result<(), RepositoryError> {
+        match self.overlay.keys().find(|name| !self.found.borrow().contains(*name)) {
+            None => Ok(()),
+            Some(name) => Err(RepositoryError::WouldNotVerify { why: format!("no role refers to {name}") }),
+        }
+    }
+
     fn file(&self, name: &str) -> Result<Option<Vec<u8>>, RepositoryError> {
         if let Some(bytes) = self.overlay.get(name) {
+            self.found.borrow_mut().insert(name.to_owned());
             return Ok(Some(bytes.clone()));
         }
         match files::read_bounded(&self.layout.metadata().join(name), METADATA_MAX) {

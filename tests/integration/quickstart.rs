@@ -217,3 +217,79 @@ fn an_index_that_serves_other_bytes_than_the_lock_pins_is_refused_at_approval() 
     let names_it = |file: &PathBuf| fs::read_to_string(file).is_ok_and(|text| text.contains(&wheel.filename));
     assert!(!published.iter().any(names_it), "the lie was signed");
 }
+
+#[test]
+fn a_second_quickstart_leaves_the_gate_that_serves_from_the_folder_alone() {
+    let mut desk = Desk::new();
+    desk.set_up();
+    let gate = desk.serve();
+    gate.await_ready();
+    let config = fs::read(desk.config()).unwrap();
+    let more = Wheel::new("more", "1.0");
+    desk.upstream.offer(&more);
+    desk.wheels.push(more);
+    desk.lock(&desk.wheels);
+
+    let mut arguments = desk.arguments();
+    arguments.extend(["--listen", "127.0.0.1:0"].map(str::to_owned));
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let second = run(desk.home.path(), &arguments);
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert_eq!(second.status.code(), Some(1), "{said}");
+    assert!(said.contains("another tufgate serves"), "{said}");
+    assert_eq!(fs::read(desk.config()).unwrap(), config);
+
+    let once = desk.set_up();
+    let said = String::from_utf8_lossy(&once.stderr);
+    assert!(said.contains("restart it"), "{said}");
+    assert_eq!(fs::read(desk.config()).unwrap(), config);
+    gate.await_version("targets", 3);
+    gate.install(Installer::Uv, &["more"]).assert_installed("more", "1.0");
+}
+
+#[test]
+fn a_folder_that_holds_hidden_files_of_others_is_not_taken() {
+    let desk = Desk::new();
+    fs::create_dir(desk.product()).unwrap();
+    fs::set_permissions(desk.product(), fs::Permissions::from_mode(0o700)).unwrap();
+    fs::write(desk.product().join(".bashrc"), b"# mine\n").unwrap();
+    let output = desk.once();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("holds something else"), "{said}");
+    assert_eq!(folder::files_below(&desk.product()), [desk.product().join(".bashrc")]);
+}
+
+#[test]
+fn links_in_the_folder_are_not_written_through() {
+    for name in ["audit.jsonl", "published", "published/metadata", "published/targets", "keys", "staged", "state"] {
+        let desk = Desk::new();
+        desk.set_up();
+        let (place, elsewhere) = (desk.product().join(name), desk.home.path().join("elsewhere"));
+        if name == "audit.jsonl" {
+            fs::write(&elsewhere, b"").unwrap();
+        } else {
+            fs::rename(&place, &elsewhere).unwrap();
+        }
+        std::os::unix::fs::symlink(&elsewhere, &place).unwrap();
+        let before = fs::read(desk.config()).unwrap();
+        let output = desk.once();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(matches!(output.status.code(), Some(1 | 2)), "{name}: {said}");
+        assert!(said.contains(name), "{name}: {said}");
+        assert_eq!(fs::read(desk.config()).unwrap(), before);
+    }
+}
+
+#[test]
+fn an_online_key_that_is_a_link_is_not_signed_with() {
+    let desk = Desk::new();
+    desk.set_up();
+    let (key, elsewhere) = (desk.product().join("keys/online.pem"), desk.home.path().join("online.pem"));
+    fs::rename(&key, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &key).unwrap();
+    let output = run(desk.home.path(), &["repo", "publish", "--refresh", "product"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("symbolic link"), "{said}");
+}
