@@ -125,7 +125,9 @@ impl EarlyBody {
             return Err(DeliveryError::BeganAnew { target: Arc::clone(&self.flight.target) });
         }
         if progress.written <= offset {
+            // The fetch ended well between two reports: then all of it is written, whatever was reported last.
             self.flight.outcome().await?;
+            return Ok(Progress { written: self.length(), ..progress });
         }
         Ok(progress)
     }
