@@ -25,12 +25,16 @@ use super::{
 };
 use crate::{
     app::App,
-    approve::{self, ApproveReport, ApproveRequest, pip_config::Pip},
+    approve::{
+        self, ApproveError, ApproveReport, ApproveRequest,
+        pip_config::{Pip, Source},
+    },
     base::{
-        ByteSize, Digest, SystemClock,
+        ByteSize, Digest, Fault, SystemClock,
         files::{self, FolderLock, Mode},
     },
-    config::{Config, Overrides},
+    config::{Config, Overrides, is_loopback},
+    lockfile::{Format, LeftOutReason, Lock},
     repository::{self, Layout, RepositoryError},
     telemetry::logging,
     upstream::{Client, Environment, Settings},
@@ -81,22 +85,32 @@ impl Quickstart {
     }
 
     async fn start(self) -> Result<Exit, Failure> {
-        // Before a folder is made: a lock that cannot be read leaves nothing behind.
-        approve::read_locks(&self.locks).map_err(|error| approve_failure(&error))?;
-        if !self.once {
-            is_free(self.listen)?;
-        }
+        // Before a folder is made: what cannot work leaves nothing behind.
+        let locks = approve::read_locks(&self.locks).map_err(|error| approve_failure(&error))?;
+        self.check_addresses()?;
+        let pip = Pip::from_environment();
+        let index = pip.index_url(self.index_url.as_deref()).await;
+        let (index, from) = index.map_err(|error| approve_failure(&error.into()))?;
         let dir = self.folder()?;
+        let index = self.not_ourselves(&dir, index)?;
         if !self.once {
             take_gate(&dir)?.ok_or_else(|| {
                 Failure::failed(format!("another tufgate serves from {}: stop it, or use --once", dir.display()))
             })?;
         }
         let root = set_up(&dir).await?;
-        let report = self.approve(&dir).await?;
+        let approved = self.approve(&dir, &index).await;
         signer(&["publish"], &dir).await?;
-        let config = self.configure(&dir, &report)?;
-        eprintln!("tufgate: {}", summary(&report));
+        let config = match approved {
+            Ok(report) => {
+                print_left_out(&report);
+                let config = self.configure(&dir, &report)?;
+                eprintln!("tufgate: {}", summary(&report, from));
+                config
+            }
+            Err(error) if error.fault() == Fault::Unavailable && !self.once => Some(self.as_before(&dir, &error)?),
+            Err(error) => return Err(approve_failure(&error)),
+        };
         eprintln!("tufgate: repository in {}", dir.display());
         eprintln!("tufgate: root fingerprint sha256:{}", root.to_hex());
         let Some(config) = config else {
@@ -107,10 +121,52 @@ impl Quickstart {
         };
         if self.once {
             eprintln!("tufgate: set up; the same command without --once serves it");
-            print_lines(&format!("http://{}/", self.listen), &self.locks);
+            print_lines(&format!("http://{}/", self.listen), &locks);
             return Ok(Exit::Ok);
         }
-        self.serve(&dir, config).await
+        self.serve(&dir, config, locks).await
+    }
+
+    /// Whether the gate could listen, before anything is made for it.
+    fn check_addresses(&self) -> Result<(), Failure> {
+        if !is_loopback(self.listen) {
+            return Err(Failure::usage(format!(
+                "{} is not loopback: quickstart serves this machine alone; for others use `tufgate serve` with TLS",
+                self.listen
+            )));
+        }
+        if self.once {
+            return Ok(());
+        }
+        is_free(self.listen)?;
+        self.admin_listen.map_or(Ok(()), is_free)
+    }
+
+    /// Whoever follows the advice to make this gate pip's only index must not have it ask itself.
+    fn not_ourselves(&self, dir: &Path, index: Url) -> Result<Url, Failure> {
+        let ours = [format!("127.0.0.1:{}", self.listen.port()), format!("localhost:{}", self.listen.port())];
+        let place = format!("{}:{}", index.host_str().unwrap_or_default(), index.port_or_known_default().unwrap_or(0));
+        if !ours.contains(&place) {
+            return Ok(index);
+        }
+        let recorded = Layout::open(dir).and_then(|layout| layout.settings()).ok().and_then(|settings| settings.index);
+        let recorded = recorded.and_then(|record| Url::parse(&record.index_url).ok());
+        recorded.ok_or_else(|| {
+            Failure::usage(format!("{index} is this gate itself: name the index behind it with --index-url"))
+        })
+    }
+
+    /// An index that is down is no reason not to serve what was signed before.
+    fn as_before(&self, dir: &Path, error: &ApproveError) -> Result<Config, Failure> {
+        let path = dir.join(CONFIG);
+        if !path.exists() {
+            return Err(approve_failure(error));
+        }
+        eprintln!("tufgate: nothing new is approved: {error}");
+        eprintln!("tufgate: what was signed before is served");
+        let overrides =
+            Overrides { listen: Some(self.listen), admin_listen: Some(self.admin_address()), ..Overrides::default() };
+        Ok(Config::load_with(&path, &overrides)?)
     }
 
     /// The folder: ours alone, or refused. A clone or an archive of somebody else may carry one.
@@ -131,25 +187,22 @@ impl Quickstart {
         Ok(dir)
     }
 
-    async fn approve(&self, dir: &Path) -> Result<ApproveReport, Failure> {
+    async fn approve(&self, dir: &Path, index: &Url) -> Result<ApproveReport, ApproveError> {
         let settings = Settings { ca_file: self.ca_file.clone(), ..Settings::default() };
-        let client = Client::new(&settings, &Environment::of_process());
         let request = ApproveRequest {
             dir: dir.to_owned(),
             locks: self.locks.clone(),
-            index_url: self.index_url.clone(),
+            index_url: Some(index.to_string()),
             pip: Pip::from_environment(),
             trust_lock_hash: false,
             store: false,
-            client: client.map_err(|error| Failure::usage(error.to_string()))?,
+            client: Client::new(&settings, &Environment::of_process()).map_err(ApproveError::Upstream)?,
             clock: SystemClock::shared(),
         };
         let progress = Bars::new();
         let report = approve::approve(&request, &progress).await;
         progress.clear();
-        let report = report.map_err(|error| approve_failure(&error))?;
-        print_left_out(&report);
-        Ok(report)
+        report
     }
 
     /// Writes the gate's configuration anew at each run: it follows from the arguments and from what was approved.
@@ -225,7 +278,7 @@ impl Quickstart {
         }
     }
 
-    async fn serve(&self, dir: &Path, config: Config) -> Result<Exit, Failure> {
+    async fn serve(&self, dir: &Path, config: Config, locks: Vec<Lock>) -> Result<Exit, Failure> {
         let shutdown = CancellationToken::new();
         let mut keeper = None;
         // Once it serves: a gate that finds the folder or the address taken leaves no second keeper beside the first.
@@ -233,7 +286,7 @@ impl Quickstart {
             let timestamps = spawn_timestamps(dir).inspect_err(|_| shutdown.cancel());
             keeper =
                 Some(timestamps.map(|child| tokio::spawn(keep_timestamps(dir.to_owned(), child, shutdown.clone()))));
-            print_lines(&app.public_url(), &self.locks);
+            print_lines(&app.public_url(), &locks);
         };
         let served = serve::serve_with(config, shutdown.clone(), started).await;
         shutdown.cancel();
@@ -355,23 +408,33 @@ fn is_free(listen: SocketAddr) -> Result<(), Failure> {
     TcpListener::bind(listen).map(drop).map_err(|error| Failure::failed(format!("cannot listen on {listen}: {error}")))
 }
 
-fn summary(report: &ApproveReport) -> String {
+fn summary(report: &ApproveReport, from: Source) -> String {
+    let index = format!("index {} (from {})", report.index_url, from.as_str());
     if report.approved.is_empty() {
-        return format!("{} file(s) of {} project(s) are signed already", report.known, report.projects);
+        return format!("{} file(s) of {} project(s) are signed already; {index}", report.known, report.projects);
     }
     format!(
-        "{} file(s) of {} project(s) checked and signed, {} known before; index {} (from {})",
+        "{} file(s) of {} project(s) checked and signed, {} known before; {index}",
         report.approved.len(),
         report.projects,
-        report.known,
-        report.index_url,
-        report.index_from
+        report.known
     )
 }
 
-fn print_lines(url: &str, locks: &[PathBuf]) {
-    let requirements = locks.iter().find(|lock| lock.extension().is_some_and(|extension| extension == "txt"));
-    let what = requirements.map_or("PACKAGE".to_owned(), |lock| format!("-r {}", lock.display()));
+/// The lines to type. A requirements file that names an index of its own is not offered: pip prefers that to its command
+/// line, and would go round the gate.
+fn print_lines(url: &str, locks: &[Lock]) {
+    let requirements = locks.iter().find(|lock| lock.format == Format::Requirements);
+    let names_an_index =
+        |lock: &Lock| lock.left_out.iter().any(|left_out| left_out.reason == LeftOutReason::IndexOption);
+    let what = match requirements {
+        Some(lock) if names_an_index(lock) => {
+            eprintln!("tufgate: {} names an index itself, which pip would ask instead of the gate", lock.file);
+            "PACKAGE".to_owned()
+        }
+        Some(lock) => format!("-r {}", lock.file),
+        None => "PACKAGE".to_owned(),
+    };
     eprintln!("tufgate: while it serves, type one of");
     eprintln!("  pip install --index-url {url}simple/ {what}");
     eprintln!("  uv pip install --index-url {url}simple/ {what}");

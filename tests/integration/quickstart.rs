@@ -139,6 +139,45 @@ fn the_user_of_a_private_index_is_used_by_signer_and_gate_and_shown_to_nobody() 
 }
 
 #[test]
+fn an_index_that_is_down_is_no_reason_not_to_serve_what_was_signed_and_cached() {
+    let desk = Desk::new();
+    desk.set_up();
+    let gate = desk.serve();
+    gate.await_ready();
+    gate.install(Installer::Pip, &["demo"]).assert_installed("demo", "1.0");
+    drop(gate);
+    desk.upstream.set_down(true);
+    let gate = desk.serve();
+    gate.await_ready();
+    gate.install(Installer::Pip, &["demo"]).assert_installed("demo", "1.0");
+}
+
+#[test]
+fn a_gate_that_pip_was_told_of_is_not_taken_for_the_index_behind_it() {
+    let desk = Desk::new();
+    let itself = ["quickstart", "requirements.txt", "--dir", "product", "--once", "--listen", "127.0.0.1:1"];
+    let arguments = [itself.as_slice(), &["--index-url", "http://127.0.0.1:1/simple/"]].concat();
+    let output = run(desk.home.path(), &arguments);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("is this gate itself"), "{said}");
+    desk.set_up();
+    let output = run(desk.home.path(), &arguments);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_requirements_file_that_names_an_index_is_not_offered_because_pip_would_go_round_the_gate() {
+    let desk = Desk::new();
+    let path = desk.home.path().join("requirements.txt");
+    let pins = fs::read_to_string(&path).unwrap();
+    fs::write(&path, format!("--index-url https://index.example/simple/\n{pins}")).unwrap();
+    let output = desk.set_up();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!said.contains("-r requirements.txt") && said.contains("names an index itself"), "{said}");
+}
+
+#[test]
 fn quickstart_says_what_to_type_and_whom_to_trust() {
     let desk = Desk::new();
     let gate = desk.serve();
