@@ -115,7 +115,7 @@ impl Quickstart {
         eprintln!("tufgate: root fingerprint sha256:{}", root.to_hex());
         let Some(config) = config else {
             eprintln!(
-                "tufgate: the gate that serves it keeps its configuration: restart it if the index or where its files lie changed"
+                "tufgate: the gate that serves it keeps its configuration: restart it with quickstart if the index or where its files lie changed"
             );
             return Ok(Exit::Ok);
         };

@@ -280,7 +280,7 @@ fn a_second_quickstart_leaves_the_gate_that_serves_from_the_folder_alone() {
 
     let once = desk.set_up();
     let said = String::from_utf8_lossy(&once.stderr);
-    assert!(said.contains("restart it"), "{said}");
+    assert!(said.contains("restart it with quickstart"), "{said}");
     assert_eq!(fs::read(desk.config()).unwrap(), config);
     gate.await_version("targets", 3);
     gate.install(Installer::Uv, &["more"]).assert_installed("more", "1.0");
