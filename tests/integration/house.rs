@@ -41,7 +41,7 @@ fn no_file_names_a_registry_host_or_a_place_on_one_machine() {
         ["rubygems", ".org"],
         ["debian", ".org"],
     ];
-    let places = [["/wo", "rk/"], ["/tmp/", "wt"], ["/opt/", "wheels"], ["/us", "ers/"]];
+    let places = [["/wo", "rk/"], ["/ho", "me/"], ["/us", "ers/"]];
     let forbidden: Vec<String> = hosts.iter().chain(&places).map(|parts| parts.concat()).collect();
     let mut found = Vec::new();
     for file in own_files() {
