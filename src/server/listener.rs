@@ -268,3 +268,58 @@ fn acceptor(tls: &Tls, http2: bool) -> Result<TlsAcceptor, ListenError> {
     config.alpn_protocols = if http2 { vec![b"h2".to_vec(), b"http/1.1".to_vec()] } else { vec![b"http/1.1".to_vec()] };
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body_util::Full;
+    use tokio::{io::AsyncWriteExt as _, sync::mpsc};
+
+    use super::*;
+
+    /// Says so when the answer it is part of is done with, however that ends.
+    struct Ended(mpsc::UnboundedSender<()>);
+
+    impl AsRef<[u8]> for Ended {
+        fn as_ref(&self) -> &[u8] {
+            // More than the buffers of two sockets hold.
+            static MUCH: [u8; 64 << 20] = [0; 64 << 20];
+            &MUCH
+        }
+    }
+
+    impl Drop for Ended {
+        fn drop(&mut self) {
+            let _nobody_may_wait = self.0.send(());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_reads_nothing_of_its_answer_loses_its_connection() {
+        let options = Options {
+            listen: ([127, 0, 0, 1], 0).into(),
+            tls: None,
+            http2: false,
+            connections_max: 1,
+            header_timeout: Span::secs(10),
+            write_timeout: Span::millis(50),
+            drain: Span::secs(1),
+        };
+        let listener = Listener::bind(options).await.unwrap();
+        let address = listener.address();
+        let (ended, mut seen) = mpsc::unbounded_channel();
+        let shutdown = CancellationToken::new();
+        let handler = move |_: Request<Incoming>, _| {
+            let ended = Ended(ended.clone());
+            async move { Response::new(Full::new(Bytes::from_owner(ended))) }
+        };
+        let serving = tokio::spawn(listener.serve(handler, shutdown.clone()));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: gate\r\n\r\n").await.unwrap();
+        // The client stays and reads nothing: only the listener can end this.
+        seen.recv().await.unwrap();
+        shutdown.cancel();
+        serving.await.unwrap();
+        drop(client);
+    }
+}

@@ -246,3 +246,34 @@ fn tell(gate: &Gate, config: &Path, arguments: &[&str]) -> (i32, String) {
     let output = run(gate.folder(), &all);
     (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stdout).into_owned())
 }
+
+#[test]
+fn check_passes_what_is_signed_refuses_what_is_not_and_passes_no_lock_that_pins_nothing() {
+    let (signed, unsigned) = (Wheel::new("demo", "1.0"), Wheel::new("demo", "2.0"));
+    let world = World::with_signed(&[&signed]);
+    world.upstream.offer(&unsigned);
+    let config = world.configuration().write();
+    let check = |text: &str| {
+        fs::write(world.gate_folder().join("requirements.txt"), text).unwrap();
+        run(&world.gate_folder(), &["check", "--config", config.to_str().unwrap(), "requirements.txt"])
+    };
+    let pin = |wheel: &Wheel| format!("{}=={} --hash=sha256:{}\n", wheel.project, wheel.version, wheel.sha256());
+    for (text, code) in [(pin(&signed), 0), (pin(&unsigned), 3), ("demo==2.0\n".to_owned(), 2)] {
+        let output = check(&text);
+        assert_eq!(output.status.code(), Some(code), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn check_config_finds_what_serve_would() {
+    let world = world();
+    let root = world.gate_folder().join("no-root.json");
+    fs::write(&root, "{}").unwrap();
+    for configuration in [
+        world.configuration().set("repository.root", root.to_str().unwrap()),
+        world.configuration().set("audit.file", "missing/audit.jsonl"),
+        world.configuration().set("log.level", "loud"),
+    ] {
+        assert_eq!(check(&configuration).status.code(), Some(2));
+    }
+}
