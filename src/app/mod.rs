@@ -3,7 +3,7 @@
 mod observe;
 mod parts;
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -16,7 +16,6 @@ use crate::{
         files::{self, FileError, FolderLock},
     },
     config::{self, Config, FrontSettings},
-    front,
     server::{Gate, ListenError, Listener, WhyBase, ids::Ids},
     telemetry::Audit,
 };
@@ -113,11 +112,6 @@ impl App {
         url_of(&self.listener)
     }
 
-    /// The address that was bound.
-    pub fn address(&self) -> SocketAddr {
-        self.listener.address()
-    }
-
     /// Where health, metrics and the status page are.
     pub fn admin_url(&self) -> Option<String> {
         self.admin.as_ref().map(|(_, listener)| url_of(listener))
@@ -179,7 +173,7 @@ fn view(mount: &config::MountSettings) -> MountView {
     };
     MountView {
         name: mount.name.clone(),
-        path: front::MountPath::to_string(&mount.path),
+        path: mount.path.to_string(),
         front: mount.front.name(),
         repository: mount.repository.clone(),
         listing_signed,

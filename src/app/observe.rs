@@ -8,10 +8,7 @@ use crate::{
     base::SharedClock,
     cache::{self, CacheError, Eviction},
     delivery::{self, DeliveryError},
-    telemetry::{
-        Metrics,
-        metrics::{InFlight, Lookup},
-    },
+    telemetry::{Metrics, metrics::Lookup},
     updater::{self, UpdaterError},
     upstream::{self, Outcome},
 };
@@ -22,16 +19,11 @@ pub(super) struct Observers {
     clock: SharedClock,
     /// The repository of each mount.
     repository_of: HashMap<String, String>,
-    fetches: std::sync::Mutex<Vec<InFlight>>,
 }
 
 impl Observers {
     pub(super) fn new(metrics: Arc<Metrics>, clock: SharedClock, repository_of: HashMap<String, String>) -> Arc<Self> {
-        Arc::new(Self { metrics, clock, repository_of, fetches: std::sync::Mutex::default() })
-    }
-
-    fn fetches(&self) -> std::sync::MutexGuard<'_, Vec<InFlight>> {
-        self.fetches.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        Arc::new(Self { metrics, clock, repository_of })
     }
 }
 
@@ -80,11 +72,11 @@ impl delivery::Observer for Observers {
     }
 
     fn fetch_started(&self, _mount: &str) {
-        self.fetches().push(self.metrics.fetch());
+        self.metrics.fetch_started();
     }
 
     fn fetch_finished(&self, _mount: &str, _bytes: u64, _took: Duration, result: Result<(), &DeliveryError>) {
-        self.fetches().pop();
+        self.metrics.fetch_ended();
         if let Err(error) = result {
             tracing::warn!(%error, "a fetch failed");
         }

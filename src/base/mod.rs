@@ -6,6 +6,7 @@ pub mod clock;
 pub mod digest;
 pub mod fault;
 pub mod files;
+pub mod jitter;
 pub mod limits;
 
 pub use clock::{Clock, SharedClock, SystemClock};

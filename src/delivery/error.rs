@@ -8,7 +8,7 @@ use crate::{
     upstream::{ShownUrl, UpstreamError},
 };
 
-/// Longest wait that is passed on from an upstream: pip sleeps as long as it is told.
+/// Longest wait that is passed on: pip sleeps as long as it is told.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
 /// Why there are no verified bytes.
@@ -161,10 +161,10 @@ impl DeliveryError {
         }
     }
 
-    /// When the same request may succeed; for `Retry-After`. An upstream's word counts up to a minute.
+    /// When the same request may succeed; for `Retry-After`. At most a minute: installers sleep as long as they are told.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::StillFetching { retry_after, .. } => Some(*retry_after),
+            Self::StillFetching { retry_after, .. } => Some((*retry_after).min(RETRY_AFTER_MAX)),
             Self::Upstream { error, .. } => match error.as_ref() {
                 UpstreamError::Status { retry_after, .. } => retry_after.map(|wait| wait.min(RETRY_AFTER_MAX)),
                 _ => None,

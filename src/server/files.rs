@@ -28,8 +28,6 @@ use crate::{
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("max-age=31536000, immutable");
 /// A beginning that was released early must not be kept by anybody as if it were known to be good; nor a 416.
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
-/// An upstream's word on when to come back is passed on up to here, in seconds: installers sleep as long as they are told.
-const RETRY_AFTER_MAX: u64 = 60;
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// Obtains targets for one mount.
@@ -112,7 +110,7 @@ impl Obtain {
                     ..Denial::new(ask.level, error.fault(), error.reason(), ask.subject, error.to_string())
                 };
                 let mut answer = denial.answer(ask.context, ask.route);
-                let wait = error.retry_after().map(|wait| HeaderValue::from(wait.as_secs().clamp(1, RETRY_AFTER_MAX)));
+                let wait = error.retry_after().map(|wait| HeaderValue::from(wait.as_secs().max(1)));
                 if let Some(wait) = wait.filter(|_| answer.response.status().is_server_error()) {
                     answer.response.headers_mut().insert(header::RETRY_AFTER, wait);
                 }

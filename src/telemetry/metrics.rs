@@ -254,9 +254,14 @@ impl Metrics {
         InFlight::new(&self.in_flight)
     }
 
-    /// Counts a fetch as under way until the guard is dropped.
-    pub fn fetch(&self) -> InFlight {
-        InFlight::new(&self.fetches_in_flight)
+    /// A file is being fetched.
+    pub fn fetch_started(&self) {
+        self.fetches_in_flight.inc();
+    }
+
+    /// It is not any more.
+    pub fn fetch_ended(&self) {
+        self.fetches_in_flight.dec();
     }
 
     /// Body bytes left.

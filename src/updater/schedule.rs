@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::Repository;
+use crate::base::jitter;
 
 /// Shortest pause between refreshes in the background.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -33,7 +34,7 @@ impl Repository {
         let every = self.settings.refresh_every.duration();
         let failures = self.condition().failures;
         let expires = self.live.load().as_ref().map(|live| live.set.expires());
-        pause_after(every, failures, expires, self.clock.now(), draw())
+        pause_after(every, failures, expires, self.clock.now(), jitter::draw())
     }
 }
 
@@ -50,13 +51,6 @@ fn pause_after(every: Duration, failures: u32, expires: Option<Timestamp>, now: 
     let half = left.and_then(|left| Duration::try_from(left).ok()).map(|left| left / 2);
     let pause = half.map_or(every, |half| half.min(every)).mul_f64(jitter);
     pause.max(PAUSE_MIN.min(every))
-}
-
-fn draw() -> u8 {
-    let mut byte = [0];
-    // Without randomness there is no jitter, which is no reason to fail.
-    let _ = getrandom::fill(&mut byte);
-    byte[0]
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Settings, UpstreamError};
+use crate::base::jitter;
 
 /// The repetitions of one request.
 pub(super) struct Retries<'a> {
@@ -21,7 +22,7 @@ impl<'a> Retries<'a> {
         if !error.is_transient() || self.made >= self.settings.retries {
             return Err(error);
         }
-        let pause = pause_before(self.settings, self.made, asked_for(&error), draw());
+        let pause = pause_before(self.settings, self.made, asked_for(&error), jitter::draw());
         tracing::debug!(%error, attempt = self.made + 1, ?pause, "an upstream request will be repeated");
         self.made += 1;
         self.last = Some(error);
@@ -50,13 +51,6 @@ fn pause_before(settings: &Settings, made: u32, asked_for: Option<Duration>, dra
     let half = doubled.min(longest) / 2;
     let jittered = half + half.mul_f64(f64::from(draw) / 255.0);
     jittered.max(asked_for.unwrap_or_default()).min(longest)
-}
-
-fn draw() -> u8 {
-    let mut byte = [0];
-    // Without randomness there is no jitter, which is no reason to fail.
-    let _ = getrandom::fill(&mut byte);
-    byte[0]
 }
 
 #[cfg(test)]
