@@ -109,6 +109,15 @@ impl Digest {
     pub fn to_hex(&self) -> String {
         hex::encode(&self.bytes)
     }
+
+    /// The digits as an error shows them: all of a digest of 256 bits, the first 256 bits of a longer one, so that two
+    /// of them fit into the line that an installer prints.
+    pub fn shown(&self) -> String {
+        match self.bytes.get(..32) {
+            Some(first) if self.bytes.len() > 32 => format!("{}...", hex::encode(first)),
+            _ => self.to_hex(),
+        }
+    }
 }
 
 impl fmt::Display for Digest {
@@ -198,7 +207,7 @@ impl Digests {
 
 /// Bytes have another digest than they must.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected {expected}, got {actual}")]
+#[error("expected {}:{}, got {}", .expected.algorithm(), .expected.shown(), .actual.shown())]
 pub struct Mismatch {
     /// What was signed.
     pub expected: Digest,

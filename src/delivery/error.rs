@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     base::{Digest, Fault},
     cache::{CacheError, IngestError},
+    tuf::Shown,
     upstream::{ShownUrl, UpstreamError},
 };
 
@@ -15,7 +16,7 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum DeliveryError {
     /// The upstream's file declares, or cleanly ends at, another length than the signed one, or goes on beyond it.
-    #[error("{target} has {actual} bytes upstream where {expected} are signed")]
+    #[error("{} has {actual} bytes upstream where {expected} are signed", Shown::target(.target))]
     Length {
         /// The target.
         target: Arc<str>,
@@ -27,7 +28,7 @@ pub enum DeliveryError {
         actual: u64,
     },
     /// The upstream's file has another digest than the signed one.
-    #[error("{target} has {actual} where {expected} is signed")]
+    #[error("{} has {}:{} where {} is signed", Shown::target(.target), .actual.algorithm(), .actual.shown(), .expected.shown())]
     Hash {
         /// The target.
         target: Arc<str>,
@@ -39,7 +40,7 @@ pub enum DeliveryError {
         actual: Digest,
     },
     /// A gate further up the chain refused.
-    #[error("{target}: {error}")]
+    #[error("{}: {error}", Shown::target(.target))]
     RefusedUpstream {
         /// The target.
         target: Arc<str>,
@@ -47,7 +48,7 @@ pub enum DeliveryError {
         error: Arc<UpstreamError>,
     },
     /// Trust changed while the bytes flowed: asked again before the held-back end, it said no.
-    #[error("{target} is no longer authorised: {why}")]
+    #[error("{} is no longer authorised: {why}", Shown::target(.target))]
     Revoked {
         /// The target.
         target: Arc<str>,
@@ -55,7 +56,7 @@ pub enum DeliveryError {
         why: String,
     },
     /// Signed metadata lists the target, and no upstream has it.
-    #[error("{target} is signed but absent upstream")]
+    #[error("{} is signed but absent upstream", Shown::target(.target))]
     Absent {
         /// The target.
         target: Arc<str>,
@@ -63,7 +64,7 @@ pub enum DeliveryError {
         source_url: ShownUrl,
     },
     /// No upstream could be reached, or all broke off.
-    #[error("{target} cannot be fetched: {error}")]
+    #[error("{} cannot be fetched: {error}", Shown::target(.target))]
     Upstream {
         /// The target.
         target: Arc<str>,
@@ -71,7 +72,7 @@ pub enum DeliveryError {
         error: Arc<UpstreamError>,
     },
     /// A fetch gave nothing for too long, or took too long as a whole, and was ended.
-    #[error("{target} cannot be fetched: nothing came of it within {after:?}")]
+    #[error("{} cannot be fetched: nothing came of it within {after:?}", Shown::target(.target))]
     Stalled {
         /// The target.
         target: Arc<str>,
@@ -79,13 +80,13 @@ pub enum DeliveryError {
         after: Duration,
     },
     /// A body that was begun cannot be finished from the same bytes: the fetch had to begin anew.
-    #[error("{target}: the upstream's transfer began anew")]
+    #[error("{}: the upstream's transfer began anew", Shown::target(.target))]
     BeganAnew {
         /// The target.
         target: Arc<str>,
     },
     /// The fetch goes on and is not done: ask again.
-    #[error("{target} is still being fetched and verified: {received} of {length} bytes")]
+    #[error("{} is still being fetched and verified: {received} of {length} bytes", Shown::target(.target))]
     StillFetching {
         /// The target.
         target: Arc<str>,
@@ -97,13 +98,13 @@ pub enum DeliveryError {
         retry_after: Duration,
     },
     /// There is nowhere to fetch it from.
-    #[error("{target} is not cached and no upstream is configured for it")]
+    #[error("{} is not cached and no upstream is configured for it", Shown::target(.target))]
     NoSource {
         /// The target.
         target: Arc<str>,
     },
     /// The cache failed and so did the way around it.
-    #[error("{target} cannot be stored or held: {error}")]
+    #[error("{} cannot be stored or held: {error}", Shown::target(.target))]
     Cache {
         /// The target.
         target: Arc<str>,
@@ -111,7 +112,7 @@ pub enum DeliveryError {
         error: Arc<CacheError>,
     },
     /// Bytes that were written cannot be read back as they were.
-    #[error("{target} cannot be read back from the cache: {why}")]
+    #[error("{} cannot be read back from the cache: {why}", Shown::target(.target))]
     ReadBack {
         /// The target.
         target: Arc<str>,
@@ -119,7 +120,7 @@ pub enum DeliveryError {
         why: String,
     },
     /// The fetch ended without an answer: a fault of this program.
-    #[error("the fetch of {target} ended without an answer")]
+    #[error("the fetch of {} ended without an answer", Shown::target(.target))]
     Ended {
         /// The target.
         target: Arc<str>,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::{
     base::Fault,
-    tuf::{TargetInfo, TargetPath, TrustedSet},
+    tuf::{Shown, TargetInfo, TargetPath, TrustedSet},
     updater::{Repository, UpdaterError},
 };
 
@@ -29,7 +29,7 @@ pub enum TrustError {
         repository: String,
     },
     /// A file name can be read in several ways, and more than one of them is signed (wrong software).
-    #[error("ambiguous: repository \"{repository}\" signs {} and {}", both.0, both.1)]
+    #[error("ambiguous: repository \"{repository}\" signs {} and {}", Shown::target(.both.0.as_str()), Shown::target(.both.1.as_str()))]
     Ambiguous {
         /// The file name.
         filename: String,

@@ -244,8 +244,8 @@ fn key_of(next: &Pending, file: &MetaRequest) -> RoleKey {
 }
 
 fn info(path: &TargetPath, file: &TargetFile, node: &Arc<Node>) -> Result<TargetInfo, TufError> {
-    let digests =
-        file.hashes.digests().map_err(|detail| TufError::NoDigest { of: format!("target {path}"), detail })?;
+    let none = |detail| TufError::NoDigest { by: node.targets.name().clone(), of: format!("target {path}"), detail };
+    let digests = file.hashes.digests().map_err(none)?;
     let mut chain: Vec<ChainLink> =
         std::iter::successors(Some(node), |node| node.by.as_ref()).map(|node| ChainLink::of(&node.targets)).collect();
     chain.reverse();

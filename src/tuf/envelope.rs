@@ -53,9 +53,10 @@ impl<T: Role> Unverified<T> {
             return Err(schema(format!("_type is {:?} where {:?} is due", signed.kind(), T::KIND)));
         }
         signed.check().map_err(schema)?;
-        let (keys, keyids) = signed.key_counts();
-        count("keys", limits.keys, keys)?;
-        count("keyids", limits.keyids, keyids)?;
+        let counts = signed.counts();
+        count("keys", limits.keys, counts.keys)?;
+        count("keyids", limits.keyids, counts.keyids)?;
+        count("delegations", limits.delegations, counts.delegations)?;
         Ok(Self { name: name.clone(), canonical: parts.canonical, bytes, signatures, signed })
     }
 

@@ -17,7 +17,7 @@ use crate::base::{ByteSize, Digest, Fault};
 #[non_exhaustive]
 pub enum TufError {
     /// Not JSON, or JSON that has no canonical form: floats, duplicate members, lone surrogates, too deep.
-    #[error("metadata of role {} is not canonicalizable JSON: {detail}", Shown(.role.as_str()))]
+    #[error("metadata of role {} is not canonicalizable JSON: {}", Shown::role(.role), Shown::detail(.detail))]
     Canonical {
         /// The role it was to be of.
         role: RoleName,
@@ -25,7 +25,7 @@ pub enum TufError {
         detail: String,
     },
     /// JSON of another shape than the specification's, or with a value out of range.
-    #[error("metadata of role {} is malformed: {}", Shown(.role.as_str()), Shown(.detail))]
+    #[error("metadata of role {} is malformed: {}", Shown::role(.role), Shown::detail(.detail))]
     Schema {
         /// The role it was to be of.
         role: RoleName,
@@ -33,7 +33,7 @@ pub enum TufError {
         detail: String,
     },
     /// More bytes than allowed.
-    #[error("metadata of role {} has {actual} bytes, the limit is {}", Shown(.role.as_str()), .limit.bytes())]
+    #[error("metadata of role {} has {actual} bytes, the limit is {}", Shown::role(.role), .limit.bytes())]
     TooLarge {
         /// The role.
         role: RoleName,
@@ -43,11 +43,11 @@ pub enum TufError {
         actual: u64,
     },
     /// More of something than allowed.
-    #[error("role {} has or needs {actual} {what}, the limit is {limit}", Shown(.role.as_str()))]
+    #[error("role {} has or needs {actual} {what}, the limit is {limit}", Shown::role(.role))]
     Limit {
         /// The role.
         role: RoleName,
-        /// Of what: `signatures`, `keys`, `keyids`, `delegated roles visited`.
+        /// Of what: `signatures`, `keys`, `keyids`, `delegations`, `delegated roles visited`.
         what: &'static str,
         /// How many are allowed.
         limit: usize,
@@ -55,7 +55,7 @@ pub enum TufError {
         actual: usize,
     },
     /// No signature of the role's keys is valid.
-    #[error("role {} has no valid signature of the {threshold} that {} asks for", Shown(.role.as_str()), Shown(.by.as_str()))]
+    #[error("role {} has no valid signature of the {threshold} that {} asks for", Shown::role(.role), Shown::role(.by))]
     Signature {
         /// The role.
         role: RoleName,
@@ -65,7 +65,7 @@ pub enum TufError {
         threshold: u32,
     },
     /// Some signatures are valid, but of fewer distinct keys than the threshold.
-    #[error("role {} has {valid} valid signatures of the {threshold} that {} asks for", Shown(.role.as_str()), Shown(.by.as_str()))]
+    #[error("role {} has {valid} valid signatures of the {threshold} that {} asks for", Shown::role(.role), Shown::role(.by))]
     Threshold {
         /// The role.
         role: RoleName,
@@ -77,7 +77,7 @@ pub enum TufError {
         valid: usize,
     },
     /// The metadata's own expiry is past.
-    #[error("{} expired {expires}", Shown(.role.as_str()))]
+    #[error("{} expired {expires}", Shown::role(.role))]
     Expired {
         /// The role.
         role: RoleName,
@@ -85,7 +85,7 @@ pub enum TufError {
         expires: Timestamp,
     },
     /// An older version than one seen before.
-    #[error("{} is rolled back from version {trusted} to {offered}", Shown(.role.as_str()))]
+    #[error("{} is rolled back from version {trusted} to {offered}", Shown::role(.role))]
     Rollback {
         /// The role.
         role: RoleName,
@@ -95,7 +95,7 @@ pub enum TufError {
         offered: Version,
     },
     /// A role that a snapshot trusted before lists, and this one does not (§5.5.5).
-    #[error("snapshot no longer lists role {}, which was at version {trusted}", Shown(.role.as_str()))]
+    #[error("snapshot no longer lists role {}, which was at version {trusted}", Shown::role(.role))]
     Dropped {
         /// The role that is missing.
         role: RoleName,
@@ -103,7 +103,7 @@ pub enum TufError {
         trusted: Version,
     },
     /// Another version than the one that its parent lists: a mix of two repository states.
-    #[error("{} has version {actual}, {} lists {expected}", Shown(.role.as_str()), Shown(.by.as_str()))]
+    #[error("{} has version {actual}, {} lists {expected}", Shown::role(.role), Shown::role(.by))]
     MixAndMatch {
         /// The role.
         role: RoleName,
@@ -123,7 +123,7 @@ pub enum TufError {
         actual: Version,
     },
     /// Other bytes than the parent's digest says.
-    #[error("{} of role {} does not match: expected {}, got {}", .expected.algorithm(), Shown(.role.as_str()), .expected.to_hex(), .actual.to_hex())]
+    #[error("{} of role {} does not match: expected {}, got {}", .expected.algorithm(), Shown::role(.role), .expected.shown(), .actual.shown())]
     Hash {
         /// The role.
         role: RoleName,
@@ -133,7 +133,7 @@ pub enum TufError {
         actual: Digest,
     },
     /// Another length than the parent says.
-    #[error("role {} has {actual} bytes, {expected} are signed", Shown(.role.as_str()))]
+    #[error("role {} has {actual} bytes, {expected} are signed", Shown::role(.role))]
     Length {
         /// The role.
         role: RoleName,
@@ -143,33 +143,35 @@ pub enum TufError {
         actual: u64,
     },
     /// The snapshot does not list a role that is delegated to.
-    #[error("snapshot does not list role {}", Shown(.role.as_str()))]
+    #[error("snapshot does not list role {}", Shown::role(.role))]
     NotInSnapshot {
         /// The role.
         role: RoleName,
     },
     /// A digest in metadata is malformed, or none is of a strong algorithm: such a listing would check nothing.
-    #[error("{} has no usable digest: {}", Shown(.of), Shown(.detail))]
+    #[error("{} lists no usable digest of {}: {}", Shown::role(.by), Shown::name(.of), Shown::detail(.detail))]
     NoDigest {
+        /// The role whose metadata should list one.
+        by: RoleName,
         /// The role or target that the digests are of.
         of: String,
         /// What is wrong.
         detail: String,
     },
     /// A role handed in is not what was asked for: verified under another delegator, or for another state.
-    #[error("role {} was verified for another delegation than the one that is visited", Shown(.role.as_str()))]
+    #[error("role {} was verified for another delegation than the one that is visited", Shown::role(.role))]
     WrongDelegation {
         /// The role.
         role: RoleName,
     },
     /// A target path that cannot be appended to a URL without leaving its base.
-    #[error("target {} has a path that leaves the folder of targets", Shown(.path.as_str()))]
+    #[error("target {} has a path that leaves the folder of targets", Shown::target(.path.as_str()))]
     TargetUrl {
         /// The path.
         path: TargetPath,
     },
     /// The record of what was trusted before is torn or was changed.
-    #[error("the rollback record is damaged: {}", Shown(.detail))]
+    #[error("the rollback record is damaged: {}", Shown::detail(.detail))]
     Floor {
         /// What is wrong.
         detail: String,
@@ -220,8 +222,9 @@ impl TufError {
             | Self::Hash { role, .. }
             | Self::Length { role, .. }
             | Self::NotInSnapshot { role }
-            | Self::WrongDelegation { role } => Some(role),
-            Self::RootVersion { .. } | Self::Floor { .. } | Self::NoDigest { .. } | Self::TargetUrl { .. } => None,
+            | Self::WrongDelegation { role }
+            | Self::NoDigest { by: role, .. } => Some(role),
+            Self::RootVersion { .. } | Self::Floor { .. } | Self::TargetUrl { .. } => None,
         }
     }
 }

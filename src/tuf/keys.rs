@@ -104,6 +104,8 @@ impl PublicKey {
 
     /// Whether `signature`, in raw bytes, is this key's over `message`.
     pub fn verify(&self, signature: &[u8], message: &[u8]) -> bool {
+        #[cfg(test)]
+        VERIFICATIONS.set(VERIFICATIONS.get() + 1);
         let KeyMaterial(scheme, raw) = &self.material;
         match scheme {
             Scheme::Ed25519 => verify_ed25519(raw, signature, message),
@@ -112,6 +114,20 @@ impl PublicKey {
             Scheme::RsaPssSha256 => verify_ring(&RSA_PSS_2048_8192_SHA256, raw, signature, message),
         }
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How many signatures were checked on this thread, so that a test can hold their number.
+    static VERIFICATIONS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// How many signatures `work` checks.
+#[cfg(test)]
+pub(super) fn count_verifications<T>(work: impl FnOnce() -> T) -> (T, usize) {
+    let before = VERIFICATIONS.get();
+    let result = work();
+    (result, VERIFICATIONS.get() - before)
 }
 
 impl Key {
@@ -179,6 +195,9 @@ fn check_raw(scheme: Scheme, raw: &[u8]) -> Result<(), KeyError> {
         (Scheme::Ed25519, _) => {
             let raw = raw.try_into().map_err(|_| KeyError::Malformed("an Ed25519 key has 32 bytes"))?;
             let key = VerifyingKey::from_bytes(raw).map_err(|_| KeyError::Malformed("not a point of the curve"))?;
+            if key.to_edwards().compress().as_bytes() != raw {
+                return Err(KeyError::Malformed("a second encoding of a point"));
+            }
             if key.is_weak() { Err(KeyError::Malformed("a point of small order")) } else { Ok(()) }
         }
         (Scheme::EcdsaP256, [4, point @ ..]) if point.len() == 64 => Ok(()),
@@ -315,6 +334,44 @@ hgYbuHg2THaeodLUuVC7hhMWLWsI5QdZ
             ("rsa", "rsassa-pss-sha256", P384),
         ] {
             assert!(matches!(key(keytype, scheme, public), Err(KeyError::Malformed(_))), "{public}");
+        }
+    }
+
+    #[test]
+    fn a_second_encoding_of_an_ed25519_point_is_no_second_key() {
+        // 2^255 - 19, little-endian. y and y + p are one point; a key may be written in the first form alone.
+        let p = [[0xED].as_slice(), &[0xFF; 30], &[0x7F]].concat();
+        let mut second_forms = 0;
+        for y in 0_u8..19 {
+            let mut raw = p.clone();
+            raw[0] += y;
+            let (plain, second) = (hex::encode([&[y][..], &[0; 31]].concat()), hex::encode(&raw));
+            // Of half of all numbers there is no point at all.
+            let on_curve = VerifyingKey::from_bytes(raw.as_slice().try_into().unwrap()).is_ok();
+            second_forms += usize::from(on_curve);
+            assert!(matches!(key("ed25519", "ed25519", &second), Err(KeyError::Malformed(_))), "{y}");
+            let weak = y < 2;
+            assert_eq!(key("ed25519", "ed25519", &plain).is_ok(), on_curve && !weak, "{y}");
+        }
+        assert!(second_forms > 2);
+    }
+
+    #[test]
+    fn a_second_encoding_of_an_rsa_key_verifies_nothing() {
+        let (_, der) = pem_rfc7468::decode_vec(RSA_PKCS1.as_bytes()).unwrap();
+        let pem = |der: &[u8]| {
+            let text = pem_rfc7468::encode_string("RSA PUBLIC KEY", pem_rfc7468::LineEnding::LF, der).unwrap();
+            key("rsa", "rsassa-pss-sha256", &text).unwrap()
+        };
+        assert!(check(&pem(&der), RSA_SIGNATURE, b"message"));
+        // The sequence of modulus and exponent, with two bytes of length: 30 82 01 0a 02 82 01 01 00 ...
+        let (head, rest) = der.split_at(8);
+        assert_eq!(head, [0x30, 0x82, 0x01, 0x0A, 0x02, 0x82, 0x01, 0x01]);
+        let a_zero_more = [&[0x30, 0x82, 0x01, 0x0B, 0x02, 0x82, 0x01, 0x02, 0x00], rest].concat();
+        let a_longer_length = [&[0x30, 0x83, 0x00, 0x01, 0x0A, 0x02, 0x82, 0x01, 0x01], rest].concat();
+        let trailing = [&der[..], &[0x05, 0x00]].concat();
+        for other in [a_zero_more, a_longer_length, trailing] {
+            assert!(!check(&pem(&other), RSA_SIGNATURE, b"message"), "{}", hex::encode(&other[..12]));
         }
     }
 

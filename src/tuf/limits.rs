@@ -22,6 +22,8 @@ pub struct Limits {
     pub keys: usize,
     /// Keyids of one role.
     pub keyids: usize,
+    /// Named roles that one document delegates to.
+    pub delegations: usize,
     /// Delegated roles visited in the search for one target.
     pub visited: usize,
 }
@@ -36,6 +38,7 @@ impl Default for Limits {
             signatures: 256,
             keys: 16_384,
             keyids: 256,
+            delegations: 32_768,
             visited: 32,
         }
     }

@@ -30,7 +30,9 @@ pub use error::TufError;
 pub use floors::Floors;
 pub use keys::{KeyMaterial, PublicKey};
 pub use limits::{Limits, ROOT_ROTATIONS_MAX};
-pub use names::{KEY_ID_BYTES_MAX, KeyId, NameError, ROLE_NAME_BYTES_MAX, RoleName, TARGET_PATH_BYTES_MAX, TargetPath};
+pub use names::{
+    KEY_ID_BYTES_MAX, KeyId, NameError, ROLE_NAME_BYTES_MAX, RoleName, Shown, TARGET_PATH_BYTES_MAX, TargetPath,
+};
 pub use request::MetaRequest;
 pub use schema::{Version, VersionError};
 pub use stages::{RootStage, SnapshotStage, TIMESTAMP_FILE_NAME, TargetsStage, TimestampStage};

@@ -231,23 +231,65 @@ fn stays_below(path: &str) -> bool {
     true
 }
 
-/// A text of foreign origin as it may stand in an error: ASCII, and at most 200 characters of it.
-pub(super) struct Shown<'a>(pub(super) &'a str);
+/// A text of foreign origin as it may stand in an error: printable ASCII, what is not escaped, and no longer than leaves
+/// room for what was expected and what was found in the 300 characters that an installer's user reads. Of a longer one
+/// both ends are kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown<'a> {
+    text: &'a str,
+    max: usize,
+}
+
+impl<'a> Shown<'a> {
+    /// A name, at most 64 characters of it.
+    pub fn name(text: &'a str) -> Self {
+        Self { text, max: 64 }
+    }
+
+    /// The name of a role, at most 64 characters of it.
+    pub fn role(role: &'a RoleName) -> Self {
+        Self::name(role.as_str())
+    }
+
+    /// The path of a target, at most 100 characters of it.
+    pub fn target(path: &'a str) -> Self {
+        Self { text: path, max: 100 }
+    }
+
+    /// What is wrong, in words that may quote what was read, at most 100 characters of them.
+    pub fn detail(text: &'a str) -> Self {
+        Self { text, max: 100 }
+    }
+}
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut characters = self.0.chars();
-        for c in characters.by_ref().take(200) {
-            match c {
-                ' '..='~' => fmt::Write::write_char(f, c)?,
-                _ => write!(f, "{}", c.escape_unicode())?,
-            }
+        const GAP: &str = "...";
+        let whole: String = self.text.chars().take(self.max + 1).map(escaped).collect();
+        if whole.len() <= self.max {
+            return f.write_str(&whole);
         }
-        if characters.next().is_some() {
-            f.write_str("...")?;
-        }
-        Ok(())
+        let tail_max = self.max / 3;
+        let tail: Vec<String> = fitting(self.text.chars().rev(), tail_max).collect();
+        let head = fitting(self.text.chars(), self.max - tail_max - GAP.len());
+        head.chain([GAP.to_owned()]).chain(tail.into_iter().rev()).try_for_each(|piece| f.write_str(&piece))
     }
+}
+
+fn escaped(c: char) -> String {
+    match c {
+        ' '..='~' => c.to_string(),
+        _ => c.escape_unicode().to_string(),
+    }
+}
+
+/// The escaped characters, as long as they fit.
+fn fitting(characters: impl Iterator<Item = char>, max: usize) -> impl Iterator<Item = String> {
+    let mut room = max;
+    characters.map(escaped).map_while(move |piece| {
+        room = room.checked_sub(piece.len())?;
+        Some(piece)
+    })
 }
 
 #[cfg(test)]
@@ -334,8 +376,15 @@ mod tests {
     }
 
     #[test]
-    fn foreign_text_in_errors_is_short_ascii() {
-        assert_eq!(Shown("a\r\nb é").to_string(), "a\\u{d}\\u{a}b \\u{e9}");
-        assert_eq!(Shown(&"x".repeat(300)).to_string().len(), 203);
+    fn foreign_text_in_errors_is_short_ascii_that_keeps_both_ends() {
+        assert_eq!(Shown::detail("a\r\nb é").to_string(), "a\\u{d}\\u{a}b \\u{e9}");
+        let exact = "x".repeat(100);
+        assert_eq!(Shown::detail(&exact).to_string(), exact);
+        let long = format!("first{}last.whl", "x".repeat(300));
+        let shown = Shown::target(&long).to_string();
+        assert!(shown.len() == 100 && shown.starts_with("first") && shown.ends_with("last.whl"), "{shown}");
+        let wide = RoleName::new(&"\u{1F480}".repeat(200)).unwrap();
+        let shown = Shown::role(&wide).to_string();
+        assert!(shown.is_ascii() && shown.len() <= 64 && shown.ends_with("\\u{1f480}"), "{shown}");
     }
 }

@@ -46,7 +46,10 @@ impl MetaRequest {
         }
         let digests = match meta.hashes.as_ref().map(|hashes| hashes.digests()).transpose() {
             Ok(digests) => digests,
-            Err(detail) => return Err(TufError::NoDigest { of: format!("role {role}"), detail }),
+            Err(detail) => {
+                let by = if kind == Kind::Snapshot { RoleName::timestamp() } else { RoleName::snapshot() };
+                return Err(TufError::NoDigest { by, of: format!("role {role}"), detail });
+            }
         };
         let version = meta.version;
         let file_name = if consistent { role.versioned_file_name(version) } else { role.file_name() };

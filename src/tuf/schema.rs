@@ -10,7 +10,7 @@ mod roles;
 pub use delegations::{DelegatedRole, Delegations, PathSelection, SuccinctRoles};
 pub use header::{Kind, SPEC_VERSION, Version, VersionError, format_expires, parse_expires};
 pub use meta::{Hashes, MetaFile, TargetFile};
-pub use roles::{Document, Key, Role, RoleKeys, Root, Signature, Snapshot, Targets, Timestamp};
+pub use roles::{Counts, Document, Key, Role, RoleKeys, Root, Signature, Snapshot, Targets, Timestamp};
 
 /// Members that this implementation does not know, kept as they are.
 pub type Extra = serde_json::Map<String, serde_json::Value>;

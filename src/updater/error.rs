@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::{
     base::{ByteSize, Digest, Fault, Span, files::FileError},
-    tuf::{RoleName, TufError, Version},
+    tuf::{RoleName, Shown, TufError, Version},
     upstream::UpstreamError,
 };
 
@@ -31,7 +31,7 @@ pub enum UpdaterError {
         source: Arc<UpstreamError>,
     },
     /// A metadata file is larger than its limit.
-    #[error("{role} of repository \"{repository}\" is larger than {limit}")]
+    #[error("{} of repository \"{repository}\" is larger than {limit}", Shown::role(.role))]
     TooLarge {
         /// The repository.
         repository: String,
@@ -93,7 +93,7 @@ pub enum UpdaterError {
         minimum: u64,
     },
     /// The fetched first root is not the pinned one (`root_sha256`).
-    #[error("1.root.json of repository \"{repository}\" is not the pinned one: expected {expected}, got {actual}")]
+    #[error("1.root.json of repository \"{repository}\" is not the pinned one: expected {}, got {}", .expected.shown(), .actual.shown())]
     RootPin {
         /// The repository.
         repository: String,
@@ -111,7 +111,7 @@ pub enum UpdaterError {
         limit: usize,
     },
     /// A target has other bytes than the signed ones.
-    #[error("target {path} of repository \"{repository}\" does not match: {detail}")]
+    #[error("target {} of repository \"{repository}\" does not match: {detail}", Shown::target(.path))]
     Target {
         /// The repository.
         repository: String,
@@ -121,7 +121,7 @@ pub enum UpdaterError {
         detail: String,
     },
     /// A target is larger than the caller allows.
-    #[error("target {path} of repository \"{repository}\" is larger than {limit}")]
+    #[error("target {} of repository \"{repository}\" is larger than {limit}", Shown::target(.path))]
     TargetTooLarge {
         /// The repository.
         repository: String,
@@ -229,7 +229,9 @@ struct InRepository<'a>(&'a TufError, &'a String);
 impl fmt::Display for InRepository<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            TufError::Expired { role, expires } => write!(f, "{role} of repository \"{}\" expired {expires}", self.1),
+            TufError::Expired { role, expires } => {
+                write!(f, "{} of repository \"{}\" expired {expires}", Shown::role(role), self.1)
+            }
             other => write!(f, "repository \"{}\": {other}", self.1),
         }
     }

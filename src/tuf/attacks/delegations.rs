@@ -250,6 +250,114 @@ fn hash_prefixes_choose_by_the_digest_of_the_path() {
 }
 
 #[test]
+fn hash_prefixes_are_lower_case_an_empty_one_is_every_path_and_an_empty_list_is_none() {
+    let hex = Digest::sha256(b"dir/f").to_hex();
+    assert!(hex.contains(|c: char| c.is_ascii_alphabetic()));
+    for (prefixes, trusted) in [
+        (vec![hex.clone()], true),
+        (vec![String::new()], true),
+        (vec![], false),
+        (vec![hex.to_uppercase()], false),
+        (vec![format!("{hex}0")], false),
+        (vec!["*".to_owned()], false),
+    ] {
+        let mut repository = graph(&[("targets", "a", "*", false)]);
+        let role = &mut repository.targets.delegations.as_mut().unwrap().roles.as_mut().unwrap()[0];
+        (role.paths, role.path_hash_prefixes) = (None, Some(prefixes.clone()));
+        repository.add_target("a", "dir/f", b"");
+        repository.publish();
+        assert_eq!(find(&repository, "dir/f").unwrap().is_some(), trusted, "{prefixes:?}");
+    }
+}
+
+#[test]
+fn patterns_of_delegations_do_not_cross_a_slash_and_tell_upper_from_lower_case() {
+    for (pattern, path, trusted) in [
+        ("*", "dir/f", false),
+        ("dir/?", "dir/f", true),
+        ("dir?f", "dir/f", false),
+        ("*/*", "a/b/c", false),
+        ("DIR/*", "dir/f", false),
+        ("dir/*", "DIR/f", false),
+        ("", "f", false),
+    ] {
+        let mut repository = graph(&[("targets", "a", pattern, false)]);
+        repository.add_target("a", path, b"");
+        repository.publish();
+        assert_eq!(find(&repository, path).unwrap().is_some(), trusted, "{pattern} {path}");
+    }
+}
+
+#[test]
+fn a_terminating_delegation_by_hash_prefix_and_a_succinct_one_end_the_search_too() {
+    let mut repository = graph(&[("targets", "a", "*", true), ("targets", "b", "*", false)]);
+    let role = &mut repository.targets.delegations.as_mut().unwrap().roles.as_mut().unwrap()[0];
+    (role.paths, role.path_hash_prefixes) = (None, Some(vec![Digest::sha256(b"f").to_hex()[..2].to_owned()]));
+    repository.add_target("b", "f", b"evil");
+    repository.publish();
+    assert_eq!(find(&repository, "f").unwrap(), None);
+
+    let bin = format!("bin-{}", &Digest::sha256(b"f").to_hex()[..1]);
+    let mut repository = graph(&[("targets", "a", "*", false), ("targets", "b", "*", false)]);
+    repository.delegate_succinct("a", "bin", 4, &[&bin]);
+    repository.add_target("b", "f", b"evil");
+    repository.publish();
+    let (found, asked) = repository.look_up("f", now());
+    // TAP 15: each target has one bin, so that whoever delegates to bins answers for the path.
+    assert_eq!((found.unwrap(), asked), (None, vec!["1.a.json".to_owned(), format!("1.{bin}.json")]));
+}
+
+#[test]
+fn a_chain_of_delegations_is_found_through_without_consistent_snapshots() {
+    let mut repository = repository();
+    repository.root.consistent_snapshot = false;
+    repository.delegate("targets", "a/b", &["x/*"]);
+    repository.delegate("a/b", "c", &["x/*"]);
+    repository.add_target("c", "x/f", b"");
+    repository.publish();
+    let (found, asked) = repository.look_up("x/f", now());
+    let target = found.unwrap().unwrap();
+    assert_eq!((chain(&target), asked), (vec!["targets", "a/b", "c"], vec!["a%2Fb.json".into(), "c.json".into()]));
+    let set = repository.update(&Floors::new(), now()).unwrap();
+    assert_eq!(set.target_url_path(&target).unwrap(), "x/f");
+}
+
+#[test]
+fn a_delegator_deep_in_the_chain_that_expired_ends_the_search_of_what_it_delegates() {
+    let mut repository = graph(&[("targets", "a", "*", false), ("a", "b", "*", false)]);
+    repository.add_target("b", "f", b"");
+    repository.delegated.get_mut("a").unwrap().expires = earlier();
+    repository.publish();
+    let refused = find(&repository, "f").unwrap_err();
+    assert_eq!(refused, TufError::Expired { role: "a".parse().unwrap(), expires: earlier() });
+}
+
+#[test]
+fn a_delegated_role_without_listed_length_and_hashes_is_bound_by_its_version_alone() {
+    let mut repository = graph(&[("targets", "a", "*", false)]);
+    repository.list_digests = false;
+    repository.add_target("a", "f", b"");
+    repository.publish_next();
+    assert!(find(&repository, "f").unwrap().is_some());
+    repository.files.insert("2.a.json".to_owned(), repository.file("1.a.json"));
+    let refused = find(&repository, "f").unwrap_err();
+    assert!(
+        matches!(&refused, TufError::MixAndMatch { role, by, .. } if role.as_str() == "a" && by.as_str() == "snapshot")
+    );
+}
+
+#[test]
+fn a_role_that_delegates_to_itself_or_to_its_delegator_is_visited_once_and_gains_nothing() {
+    let edges =
+        [("targets", "a", "a/*", false), ("a", "b", "?/*", false), ("b", "a", "*", false), ("b", "b", "*/*", false)];
+    let mut repository = graph(&edges);
+    repository.add_target("a", "evil", b"");
+    repository.publish();
+    assert_eq!(find(&repository, "evil").unwrap(), None, "only what the whole chain is trusted for");
+    assert_eq!(order(&edges, "a/f"), ["a", "b"]);
+}
+
+#[test]
 fn succinct_roles_choose_by_the_first_bits_of_the_digest_of_the_path() {
     for bit_length in [1, 3, 4, 5, 8, 13, 16, 31, 32] {
         let first = u32::from_str_radix(&Digest::sha256(b"dir/f").to_hex()[..8], 16).unwrap();

@@ -2,7 +2,9 @@
 //! first line; units are tested at the bottom of their own files.
 
 mod delegations;
+mod evidence;
 mod floors;
+mod members;
 mod shapes;
 mod signatures;
 mod workflow;

@@ -57,6 +57,17 @@ pub struct Document<T> {
     pub signed: T,
 }
 
+/// What a document lists that is bounded in number, see [`crate::tuf::Limits`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Keys.
+    pub(in crate::tuf) keys: usize,
+    /// The most keyids of one role.
+    pub(in crate::tuf) keyids: usize,
+    /// Named roles that it delegates to.
+    pub(in crate::tuf) delegations: usize,
+}
+
 /// A document that can be signed and verified.
 pub trait Role: DeserializeOwned + Serialize + Clone + Send + Sync + 'static {
     /// Its `_type`.
@@ -70,10 +81,10 @@ pub trait Role: DeserializeOwned + Serialize + Clone + Send + Sync + 'static {
     /// What the types cannot say; the text says what is wrong.
     #[doc(hidden)]
     fn check(&self) -> Result<(), String>;
-    /// The most keys, and the most keyids of one role, that the document lists.
+    /// What the document lists that is bounded in number.
     #[doc(hidden)]
-    fn key_counts(&self) -> (usize, usize) {
-        (0, 0)
+    fn counts(&self) -> Counts {
+        Counts::default()
     }
 }
 
@@ -93,8 +104,8 @@ macro_rules! role {
             fn check(&self) -> Result<(), String> {
                 self.check_members()
             }
-            fn key_counts(&self) -> (usize, usize) {
-                self.count_keys()
+            fn counts(&self) -> Counts {
+                self.count_members()
             }
         }
 
@@ -217,8 +228,9 @@ impl Root {
         Ok(())
     }
 
-    fn count_keys(&self) -> (usize, usize) {
-        (self.keys.len(), self.roles.values().map(|role| role.keyids.len()).max().unwrap_or(0))
+    fn count_members(&self) -> Counts {
+        let keyids = self.roles.values().map(|role| role.keyids.len()).max().unwrap_or(0);
+        Counts { keys: self.keys.len(), keyids, delegations: 0 }
     }
 }
 
@@ -244,8 +256,8 @@ impl Timestamp {
         self.snapshot().map(drop).ok_or_else(|| "timestamp does not list snapshot.json".to_owned())
     }
 
-    fn count_keys(&self) -> (usize, usize) {
-        (0, 0)
+    fn count_members(&self) -> Counts {
+        Counts::default()
     }
 }
 
@@ -271,8 +283,8 @@ impl Snapshot {
         Ok(())
     }
 
-    fn count_keys(&self) -> (usize, usize) {
-        (0, 0)
+    fn count_members(&self) -> Counts {
+        Counts::default()
     }
 }
 
@@ -294,10 +306,14 @@ impl Targets {
         self.delegations.as_ref().map_or(Ok(()), Delegations::check)
     }
 
-    fn count_keys(&self) -> (usize, usize) {
-        let Some(delegations) = &self.delegations else { return (0, 0) };
+    fn count_members(&self) -> Counts {
+        let Some(delegations) = &self.delegations else { return Counts::default() };
         let named = delegations.roles.iter().flatten().map(|role| role.keyids.len());
         let succinct = delegations.succinct_roles.iter().map(|roles| roles.keyids.len());
-        (delegations.keys.len(), named.chain(succinct).max().unwrap_or(0))
+        Counts {
+            keys: delegations.keys.len(),
+            keyids: named.chain(succinct).max().unwrap_or(0),
+            delegations: delegations.roles.as_ref().map_or(0, Vec::len),
+        }
     }
 }

@@ -66,6 +66,11 @@ impl Files {
         self.0.lock().unwrap().replies.insert(name.to_owned(), steps);
     }
 
+    /// Answers one file truly again.
+    pub(super) fn answer_truly(&self, name: &str) {
+        self.0.lock().unwrap().replies.remove(name);
+    }
+
     /// Answers every request with these steps, until it is set back to `None`.
     pub(super) fn answer_all(&self, steps: Option<Vec<Step>>) {
         self.0.lock().unwrap().every = steps;
@@ -275,6 +280,11 @@ impl Lab {
         counter: Arc<Counter>,
     ) -> Result<Arc<Repository>, UpdaterError> {
         Repository::open(settings, self.state.path(), client(), self.clock.clone(), counter)
+    }
+
+    /// With its state below another folder than its own.
+    pub(super) fn open_in(&self, state: &std::path::Path, settings: Settings) -> Result<Arc<Repository>, UpdaterError> {
+        Repository::open(settings, state, client(), self.clock.clone(), Arc::new(Counter::default()))
     }
 
     pub(super) fn open_to_read(&self, server: &TestServer) -> Arc<Repository> {

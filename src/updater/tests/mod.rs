@@ -4,6 +4,8 @@ mod attacks;
 mod lab;
 mod lookups;
 mod outages;
+mod retrieval;
+mod roles;
 mod trust;
 
 use std::sync::Arc;

@@ -36,6 +36,8 @@ pub enum Fault {
     Trickle(usize, Duration),
     /// The same with other bytes.
     TrickleBody(Vec<u8>, usize, Duration),
+    /// These bytes again and again, chunked, until the client leaves.
+    Endless(Vec<u8>),
     /// The connection closes without an answer.
     Silence,
 }
@@ -356,7 +358,7 @@ fn write(
     if let Some(Fault::Body(bytes) | Fault::Chunked(bytes) | Fault::TrickleBody(bytes, ..)) = &fault {
         answer.body = Arc::new(bytes.clone());
     }
-    let chunked = matches!(fault, Some(Fault::Chunked(_)));
+    let chunked = matches!(fault, Some(Fault::Chunked(_) | Fault::Endless(_)));
     let mut from = 0;
     if answer.status == 200 {
         answer.headers.push(("ETag", tag.clone()));
@@ -388,6 +390,9 @@ fn write(
             return Ok(false);
         }
         Some(Fault::Chunked(_)) => write_chunked(stream, body)?,
+        Some(Fault::Endless(bytes)) => loop {
+            write_chunk(stream, &bytes)?;
+        },
         Some(Fault::Trickle(piece, pause) | Fault::TrickleBody(_, piece, pause)) => {
             for part in body.chunks(piece) {
                 stream.write_all(part)?;
@@ -420,12 +425,14 @@ fn wanted_range(asked: &Asked, tag: &str) -> Option<usize> {
 }
 
 fn write_chunked(mut stream: &TcpStream, body: &[u8]) -> io::Result<()> {
-    for part in body.chunks(16 * 1024) {
-        stream.write_all(format!("{:x}\r\n", part.len()).as_bytes())?;
-        stream.write_all(part)?;
-        stream.write_all(b"\r\n")?;
-    }
+    body.chunks(16 * 1024).try_for_each(|part| write_chunk(stream, part))?;
     stream.write_all(b"0\r\n\r\n")
+}
+
+fn write_chunk(mut stream: &TcpStream, part: &[u8]) -> io::Result<()> {
+    stream.write_all(format!("{:x}\r\n", part.len()).as_bytes())?;
+    stream.write_all(part)?;
+    stream.write_all(b"\r\n")
 }
 
 fn wait_for_release(shared: &Shared, path: &str) -> bool {

@@ -160,6 +160,29 @@ impl Repository {
         versions(&ask(&command))
     }
 
+    /// The version that the next publication of a role has: the owner's half of the recovery from a fast-forward.
+    pub fn set_version(&self, role: &str, version: u64) {
+        let mut command = self.command("set_version");
+        command["role"] = json!(role);
+        command["version"] = json!(version);
+        ask(&command);
+    }
+
+    /// Gives a top-level role so many new keys, all of which must sign, by a new root; the next publication is signed so.
+    pub fn require(&self, role: &str, keys: u32) {
+        let mut command = self.command("require");
+        command["role"] = json!(role);
+        command["keys"] = json!(keys);
+        ask(&command);
+    }
+
+    /// Asks for two signatures of a role, and lists one key under two keyids for them.
+    pub fn alias(&self, role: &str) {
+        let mut command = self.command("alias");
+        command["role"] = json!(role);
+        ask(&command);
+    }
+
     /// Publishes with spoilt signatures of a role: `one` too few, one `twice`, or one again `renamed`.
     pub fn publish_maimed(&self, role: &str, how: &str) -> Versions {
         let mut command = self.command("publish");

@@ -12,7 +12,7 @@ from copy import deepcopy
 from datetime import datetime, timedelta, timezone
 from urllib.parse import quote
 
-from securesystemslib.signer import CryptoSigner
+from securesystemslib.signer import CryptoSigner, SSlibKey
 from tuf.api.metadata import (
     DelegatedRole,
     Delegations,
@@ -28,6 +28,8 @@ from tuf.api.metadata import (
 
 TOP = ("root", "timestamp", "snapshot", "targets")
 DAY = 86_400
+# A second name for a key.
+ALIAS = "0" * 64
 
 
 def in_seconds(seconds):
@@ -55,7 +57,7 @@ def maim(data, how):
     elif how == "twice":
         envelope["signatures"] = [first, first]
     elif how == "renamed":
-        envelope["signatures"] = [first, {"keyid": "0" * 64, "sig": first["sig"]}]
+        envelope["signatures"] = [first, {"keyid": ALIAS, "sig": first["sig"]}]
     else:
         raise ValueError(f"no way to maim: {how}")
     return json.dumps(envelope).encode()
@@ -214,6 +216,59 @@ class Repository:
             self.dirty.add(role)
         return self.publish(command)
 
+    def set_version(self, command):
+        """The next publication of the role has this version: how an owner begins anew after a fast-forward attack."""
+        self._top(command["role"]).version = command["version"] - 1
+        if command["role"] in self.roles:
+            self.dirty.add(command["role"])
+        return {}
+
+    def require(self, command):
+        """Gives a top-level role so many new keys, all of which must sign, and writes the next root."""
+        role = command["role"]
+        signed = self.root.signed
+        for keyid in list(signed.roles[role].keyids):
+            signed.revoke_key(keyid, role)
+        self.signers[role] = [CryptoSigner.generate_ed25519() for _ in range(command["keys"])]
+        for signer in self.signers[role]:
+            signed.add_key(signer.public_key, role)
+        signed.roles[role].threshold = command["keys"]
+        return self._next_root(role)
+
+    def alias(self, command):
+        """Two keyids and a threshold of two for a role, and one key behind both: a thief who brought his key in twice."""
+        role = command["role"]
+        parent = self._delegator(role)
+        delegation = parent.roles[role] if role in TOP else parent.delegations.roles[role]
+        only = self.signers[role][0]
+        for keyid in list(delegation.keyids):
+            parent.revoke_key(keyid, role)
+        public = only.public_key
+        parent.add_key(public, role)
+        parent.add_key(SSlibKey(ALIAS, public.keytype, public.scheme, deepcopy(public.keyval)), role)
+        delegation.threshold = 2
+        self.signers[role] = [only]
+        return self._next_root(role) if role in TOP else {}
+
+    def _delegator(self, role):
+        if role in TOP:
+            return self.root.signed
+        name = next(name for name, metadata in self.roles.items() if role in self._delegated_by(metadata))
+        self.dirty |= {name, role}
+        return self.roles[name].signed
+
+    @staticmethod
+    def _delegated_by(metadata):
+        delegations = metadata.signed.delegations
+        return delegations.roles or {} if delegations else {}
+
+    def _next_root(self, role):
+        self.root.signed.version += 1
+        self._sign_root()
+        if role in self.roles:
+            self.dirty.add(role)
+        return {}
+
     def fast_forward(self, command):
         """A thief of the role's key signs a version that nobody will reach."""
         self._top(command["role"]).version = command["version"] - 1
@@ -285,6 +340,9 @@ def answer(command):
         "timestamp": repository.sign_timestamp,
         "rotate": repository.rotate,
         "fast_forward": repository.fast_forward,
+        "set_version": repository.set_version,
+        "require": repository.require,
+        "alias": repository.alias,
         "fork": lambda _: fork(repository, command["into"]),
     }
     return actions[op](command)
