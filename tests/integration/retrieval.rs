@@ -10,7 +10,7 @@ use crate::harness::{
     upstream::{Fault, Upstream},
     wheel::Wheel,
     world::{World, gate_path, upstream_path},
-    writer::{Flavour, Lifetimes},
+    writer::Flavour,
 };
 
 /// One byte, ten times a second.

@@ -108,8 +108,8 @@ async fn a_role_named_like_a_path_is_asked_for_quoted_stored_quoted_and_used_aft
     let server = serve(&lab, &repository).await;
     for _ in 0..2 {
         let reader = lab.open(&server);
-        for n in 0..names.len() {
-            assert!(look(&reader, &format!("{n}/f")).await.unwrap().is_some(), "{}", names[n]);
+        for (n, name) in names.into_iter().enumerate() {
+            assert!(look(&reader, &format!("{n}/f")).await.unwrap().is_some(), "{name}");
         }
     }
     let asked = server.targets();
