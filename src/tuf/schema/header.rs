@@ -125,16 +125,36 @@ impl<'de> Deserialize<'de> for SpecVersion {
     }
 }
 
-/// Reads an expiry: exactly `YYYY-MM-DDTHH:MM:SSZ` (§4.2.1). Fractions of seconds and offsets, as some writers of old
-/// put them, are refused as python-tuf refuses them.
+/// Reads an expiry. The specification knows `YYYY-MM-DDTHH:MM:SSZ` alone (§4.2.1); with fractions of a second and
+/// offsets from UTC, as Go's writers put them, it is read too, because chains of roots that begin so are in use
+/// (docs/adr/0003). Whatever leaves the instant open (no zone, a leap second) is refused.
 pub fn parse_expires(text: &str) -> Option<jiff::Timestamp> {
-    const SHAPE: &[u8] = b"0000-00-00T00:00:00Z";
-    let same_shape = text.len() == SHAPE.len()
-        && text.bytes().zip(SHAPE).all(|(b, shape)| if *shape == b'0' { b.is_ascii_digit() } else { b == *shape });
-    if !same_shape || text.ends_with(":60Z") {
+    const SHAPE: &[u8] = b"0000-00-00T00:00:00";
+    let (seconds, rest) = text.split_at_checked(SHAPE.len())?;
+    let same_shape = |(b, shape): (u8, &u8)| if *shape == b'0' { b.is_ascii_digit() } else { b == *shape };
+    if !seconds.bytes().zip(SHAPE).all(same_shape) || seconds.ends_with(":60") || !is_fraction_and_zone(rest) {
         return None;
     }
     text.parse().ok()
+}
+
+/// `[.d{1,9}](Z|±HH:MM)`.
+fn is_fraction_and_zone(rest: &str) -> bool {
+    let zone = match rest.strip_prefix('.') {
+        None => rest,
+        Some(rest) => {
+            let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+            if !(1..=9).contains(&digits) {
+                return false;
+            }
+            rest.get(digits..).unwrap_or_default()
+        }
+    };
+    match zone.as_bytes() {
+        b"Z" => true,
+        [b'+' | b'-', h1, h2, b':', m1, m2] => [h1, h2, m1, m2].iter().all(|digit| digit.is_ascii_digit()),
+        _ => false,
+    }
 }
 
 /// Writes an expiry as `YYYY-MM-DDTHH:MM:SSZ`; a fraction of a second is cut off.
@@ -177,19 +197,48 @@ mod tests {
     }
 
     #[test]
-    fn expiry_has_one_form() {
-        let good = parse_expires("2030-01-31T23:59:59Z").unwrap();
-        assert_eq!(format_expires(good), "2030-01-31T23:59:59Z");
+    fn expiry_is_read_as_the_specification_and_as_the_wild_has_it_and_written_in_one_form() {
+        for (text, instant) in [
+            ("2030-01-31T23:59:59Z", "2030-01-31T23:59:59Z"),
+            // Go's time.Time, as roots that are in use begin with it.
+            ("2021-12-18T13:28:12.99008-06:00", "2021-12-18T19:28:12.99008Z"),
+            ("2022-05-11T19:09:02.663975009Z", "2022-05-11T19:09:02.663975009Z"),
+            ("2030-01-31T23:59:59+05:30", "2030-01-31T18:29:59Z"),
+        ] {
+            assert_eq!(parse_expires(text).unwrap().to_string(), instant);
+        }
+        assert_eq!(format_expires(parse_expires("2030-01-31T23:59:59.999999999Z").unwrap()), "2030-01-31T23:59:59Z");
+        assert_eq!(format_expires(parse_expires("2030-01-31T23:59:59-01:00").unwrap()), "2030-02-01T00:59:59Z");
+    }
+
+    #[test]
+    fn an_expiry_that_leaves_its_instant_open_is_refused() {
         for bad in [
             "2030-01-31T23:59:59",
-            "2030-01-31T23:59:59.5Z",
-            "2030-01-31T23:59:59+00:00",
+            "2030-01-31T23:59:59.Z",
+            "2030-01-31T23:59:59.5",
+            "2030-01-31T23:59:59.0000000001Z",
+            "2030-01-31T23:59:59,5Z",
+            "2030-01-31T23:59:59+0100",
+            "2030-01-31T23:59:59+01",
+            "2030-01-31T23:59:59+99:00",
+            "2030-01-31T23:59:59+01:00Z",
+            "2030-01-31T23:59:59Z[UTC]",
+            "2030-01-31T23:59:59+00:00[Europe/Vienna]",
+            "2030-01-31T23:59Z",
             "2030-01-31 23:59:59Z",
             "2030-01-31t23:59:59z",
             "2030-02-31T23:59:59Z",
             "2030-01-31T24:00:00Z",
             "2030-01-31T23:59:60Z",
+            "2030-01-31T23:59:60.5+00:00",
+            "20300131T235959Z",
+            "+02030-01-31T23:59:59Z",
+            " 2030-01-31T23:59:59Z",
+            "2030-01-31T23:59:59Z ",
             "٢٠٣٠-01-31T23:59:59Z",
+            "2030-01-31T23:59:5é",
+            "1893455999",
             "",
         ] {
             assert_eq!(parse_expires(bad), None, "{bad}");
