@@ -5,11 +5,11 @@
 //! tuf-conformance --metadata-dir DIR --metadata-url URL refresh
 //! tuf-conformance --metadata-dir DIR --metadata-url URL --target-name PATH… --target-dir DIR --target-base-url URL download
 //! ```
-//! It exits with 0 or 1.
+//! It exits with 0 or 1, and with nothing else. DIR holds the trusted metadata as `<quoted role>.json`.
 
 use std::{
     error::Error,
-    fs,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -20,7 +20,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tufgate::{
     base::{
         ByteSize, Span, SystemClock,
-        files::{Mode, read_bounded, write_atomic},
+        files::{Mode, private_folder, read_bounded, read_named, write_atomic},
     },
     tuf::{TargetInfo, TargetPath},
     updater::{Repository, Settings, Silent},
@@ -32,6 +32,8 @@ use url::Url;
 const ANCHOR: &str = "anchor";
 /// Largest target.
 const TARGET_MAX: ByteSize = ByteSize::mib(512);
+/// Largest root to begin with.
+const ROOT_MAX: ByteSize = ByteSize::mib(1);
 /// As Python's `quote(name, "")`.
 const QUOTED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'.').remove(b'-').remove(b'~');
 
@@ -64,26 +66,34 @@ enum Command {
 type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 
 fn main() -> ExitCode {
-    match Arguments::try_parse().map_err(Into::into).and_then(run) {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(help_or_usage) => {
+            // With nobody to read it, the exit code still tells.
+            let _ = help_or_usage.print();
+            return if help_or_usage.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
+    match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error}");
+            let _ = writeln!(io::stderr(), "{error}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(arguments: Arguments) -> Outcome {
+fn run(arguments: &Arguments) -> Outcome {
     if let Command::Init { root } = &arguments.command {
         return init(&arguments.metadata_dir, root);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(update(&arguments))
+    runtime.block_on(update(arguments))
 }
 
 fn init(folder: &Path, root: &Path) -> Outcome {
-    fs::create_dir_all(folder)?;
-    let bytes = fs::read(root)?;
+    private_folder(folder)?;
+    let bytes = read_named(root, ROOT_MAX)?;
     write_atomic(&folder.join(ANCHOR), &bytes, Mode::Private)?;
     write_atomic(&folder.join("root.json"), &bytes, Mode::Private)?;
     Ok(())
