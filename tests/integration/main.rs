@@ -13,6 +13,7 @@ mod freshness;
 mod harness_checks;
 mod house;
 mod install;
+mod interop;
 mod kills;
 mod layers;
 mod listings;

@@ -6,7 +6,10 @@ pub mod gate;
 pub mod http;
 pub mod installers;
 pub mod page;
+#[cfg(feature = "system-tests")]
+pub mod peers;
 pub mod python;
+pub mod readers;
 pub mod upstream;
 pub mod wheel;
 pub mod world;

@@ -68,6 +68,19 @@ impl Repository {
         repository
     }
 
+    /// A repository after a description: `keys` are the kinds of the keys that each top-level role needs all of, `roles`
+    /// the delegations in order, each with `by`, `name`, `keys`, `threshold` and one of `paths`, `prefixes` and `bits`.
+    pub fn described(folder: PathBuf, consistent_snapshot: bool, hashes: bool, description: &Value) -> Self {
+        let repository = Self { folder };
+        let mut command = repository.command("new");
+        command["flavour"] = json!("described");
+        command["consistent"] = json!(consistent_snapshot);
+        command["hashes"] = json!(hashes);
+        command["description"] = description.clone();
+        ask(&command);
+        repository
+    }
+
     /// The trust anchor.
     pub fn anchor(&self) -> PathBuf {
         self.folder.join("root.json")
@@ -94,12 +107,13 @@ impl Repository {
 
     /// Lists a target and lays the file into the targets folder.
     pub fn add_stored(&self, path: &str, bytes: &[u8]) {
-        let file = self.folder.join("incoming");
-        std::fs::write(&file, bytes).unwrap();
-        let mut command = self.command("add");
-        command["path"] = json!(path);
-        command["file"] = json!(file);
-        command["store"] = json!(true);
+        ask(&self.stored(path, bytes));
+    }
+
+    /// The same in a role of one's choice, and not in the one that the delegations lead to.
+    pub fn add_stored_in(&self, role: &str, path: &str, bytes: &[u8]) {
+        let mut command = self.stored(path, bytes);
+        command["role"] = json!(role);
         ask(&command);
     }
 
@@ -183,7 +197,8 @@ impl Repository {
         ask(&command);
     }
 
-    /// Publishes with spoilt signatures of a role: `one` too few, one `twice`, or one again `renamed`.
+    /// Publishes with spoilt signatures of a role: `one` too few, one `twice`, one again `renamed`, or all `flipped` by a
+    /// bit.
     pub fn publish_maimed(&self, role: &str, how: &str) -> Versions {
         let mut command = self.command("publish");
         command["maimed"] = json!({ role: how });
@@ -205,6 +220,16 @@ impl Repository {
         Kept { folder: kept }
     }
 
+    fn stored(&self, path: &str, bytes: &[u8]) -> Value {
+        let file = self.folder.join("incoming");
+        std::fs::write(&file, bytes).unwrap();
+        let mut command = self.command("add");
+        command["path"] = json!(path);
+        command["file"] = json!(file);
+        command["store"] = json!(true);
+        command
+    }
+
     fn command(&self, op: &str) -> Value {
         json!({ "op": op, "folder": self.folder })
     }
@@ -215,6 +240,33 @@ impl Drop for Repository {
         if !std::thread::panicking() {
             ask(&self.command("forget"));
         }
+    }
+}
+
+/// A key in Python's hands that signs any JSON: for metadata that python-tuf would not write.
+#[derive(Clone, Debug)]
+pub struct Pen {
+    name: String,
+    /// The key as python-tuf would have it in metadata.
+    pub key: Value,
+    /// Its public part in PEM.
+    pub pem: String,
+    /// Its public part in hexadecimal: Ed25519's bytes, or the uncompressed point of a curve.
+    pub point: Option<String>,
+}
+
+impl Pen {
+    /// A new key: `ed25519`, `ecdsa`, `ecdsa-sha2-nistp256` (the keytype of old), `ecdsa-p384`, `rsa-2048`, `rsa-4096`.
+    pub fn new(kind: &str) -> Self {
+        let reply = ask(&json!({ "op": "pen", "kind": kind }));
+        let text = |name: &str| reply[name].as_str().map(str::to_owned);
+        Self { name: text("pen").unwrap(), key: reply["key"].clone(), pem: text("pem").unwrap(), point: text("point") }
+    }
+
+    /// The signature, in hexadecimal, over the canonical form of a JSON text.
+    pub fn sign(&self, text: &str) -> String {
+        let reply = ask(&json!({ "op": "sign", "pen": self.name, "text": text }));
+        reply["sig"].as_str().unwrap().to_owned()
     }
 }
 

@@ -10,8 +10,13 @@ import sys
 import traceback
 from copy import deepcopy
 from datetime import datetime, timedelta, timezone
+from functools import cache
 from urllib.parse import quote
 
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from securesystemslib.formats import encode_canonical
 from securesystemslib.signer import CryptoSigner, SSlibKey
 from tuf.api.metadata import (
     DelegatedRole,
@@ -48,8 +53,37 @@ def quoted(role):
     return quote(role, "")
 
 
+def generate(kind):
+    """A signer with a new key of that kind."""
+    if kind == "ed25519":
+        return CryptoSigner(Ed25519PrivateKey.generate())
+    if kind == "ecdsa":
+        return CryptoSigner(ec.generate_private_key(ec.SECP256R1()))
+    if kind == "ecdsa-sha2-nistp256":
+        return under_its_scheme(ec.generate_private_key(ec.SECP256R1()))
+    if kind == "ecdsa-p384":
+        return CryptoSigner(ec.generate_private_key(ec.SECP384R1()))
+    if kind == "rsa-2048":
+        return CryptoSigner(rsa.generate_private_key(65537, 2048))
+    if kind == "rsa-4096":
+        return large_rsa()
+    raise ValueError(f"no kind of key {kind}")
+
+
+def under_its_scheme(private):
+    """The keytype of old, which is named like the scheme."""
+    key = SSlibKey.from_crypto(private.public_key())
+    return CryptoSigner(private, SSlibKey("0" + key.keyid[1:], key.scheme, key.scheme, key.keyval))
+
+
+@cache
+def large_rsa():
+    """One key for all who want it, since making one takes seconds."""
+    return CryptoSigner(rsa.generate_private_key(65537, 4096))
+
+
 def maim(data, how):
-    """Metadata whose signatures are one too few, or one made to look like two."""
+    """Metadata whose signatures are one too few, one made to look like two, or each with one bit changed."""
     envelope = json.loads(data)
     first = envelope["signatures"][0]
     if how == "one":
@@ -58,6 +92,9 @@ def maim(data, how):
         envelope["signatures"] = [first, first]
     elif how == "renamed":
         envelope["signatures"] = [first, {"keyid": ALIAS, "sig": first["sig"]}]
+    elif how == "flipped":
+        for signature in envelope["signatures"]:
+            signature["sig"] = signature["sig"][:-1] + format(int(signature["sig"][-1], 16) ^ 1, "x")
     else:
         raise ValueError(f"no way to maim: {how}")
     return json.dumps(envelope).encode()
@@ -66,16 +103,20 @@ def maim(data, how):
 class Repository:
     """One repository in a folder: `metadata/`, `targets/` and the anchor `root.json`."""
 
-    def __init__(self, folder, flavour, consistent, hashes):
+    def __init__(self, folder, flavour, consistent, hashes, description):
         self.folder = folder
         self.consistent = consistent
         self.hashes = hashes
         os.makedirs(os.path.join(folder, "metadata"))
         os.makedirs(os.path.join(folder, "targets"))
-        self.signers = {role: [CryptoSigner.generate_ed25519()] for role in TOP}
+        kinds = description.get("keys", ["ed25519"])
+        self.signers = {role: [generate(kind) for kind in kinds] for role in TOP}
+        self.bins = None
         self.root = Metadata(Root(consistent_snapshot=consistent, expires=in_seconds(365 * DAY)))
         for role in TOP:
-            self.root.signed.add_key(self.signers[role][0].public_key, role)
+            for signer in self.signers[role]:
+                self.root.signed.add_key(signer.public_key, role)
+            self.root.signed.roles[role].threshold = len(kinds)
         self.timestamp = unpublished(Timestamp(expires=in_seconds(DAY)))
         self.snapshot = unpublished(Snapshot(expires=in_seconds(7 * DAY)))
         self.roles = {"targets": self._targets()}
@@ -85,6 +126,8 @@ class Repository:
             self._delegate()
         elif flavour == "bins":
             self._bins(4)
+        elif flavour == "described":
+            self._describe(description)
         elif flavour != "flat":
             raise ValueError(f"no flavour {flavour}")
         self._sign_root()
@@ -104,16 +147,42 @@ class Repository:
         self._delegated("targets", "projects/all", projects, 2, ["*/*.whl", "*/*.tar.gz", "*/*.metadata"])
         self._delegated("projects/all", "dependencies", dependencies, 1, ["demo-dep/*"])
 
-    def _delegated(self, parent, name, signers, threshold, paths):
+    def _delegated(self, parent, name, signers, threshold, paths=None, prefixes=None, terminating=False):
         signed = self.roles[parent].signed
         if signed.delegations is None:
             signed.delegations = Delegations({}, {})
-        signed.delegations.roles[name] = DelegatedRole(name, [], threshold, False, paths=paths)
+        role = DelegatedRole(name, [], threshold, terminating, paths=paths, path_hash_prefixes=prefixes)
+        signed.delegations.roles[name] = role
         for signer in signers:
             signed.add_key(signer.public_key, name)
         self.roles[name] = self._targets()
         self.signers[name] = signers
         self.dirty |= {parent, name}
+
+    def _describe(self, description):
+        """Roles one after the other: by whom, which keys, what threshold, and what for."""
+        for role in description.get("roles", []):
+            signers = [generate(kind) for kind in role["keys"]]
+            threshold = role.get("threshold", 1)
+            if "bits" in role:
+                self._sparse_bins(role, signers, threshold)
+            else:
+                selection = {name: role[name] for name in ("paths", "prefixes", "terminating") if name in role}
+                self._delegated(role["by"], role["name"], signers, threshold, **selection)
+
+    def _sparse_bins(self, role, signers, threshold):
+        """Succinct roles of which only those are written that list something."""
+        succinct = SuccinctRoles([], threshold, role["bits"], role["name"])
+        signed = self.roles[role["by"]].signed
+        signed.delegations = Delegations({}, None, succinct)
+        for signer in signers:
+            signed.add_key(signer.public_key, role["name"])
+        self.bins = (succinct, signers)
+
+    def _open_bin(self, role):
+        if role not in self.roles and self.bins is not None and self.bins[0].is_delegated_role(role):
+            self.roles[role] = self._targets()
+            self.signers[role] = self.bins[1]
 
     def _bins(self, bits):
         signer = CryptoSigner.generate_ecdsa()
@@ -138,6 +207,7 @@ class Repository:
             if found is None:
                 return role
             role = found[0]
+            self._open_bin(role)
 
     def add(self, command):
         path = command["path"]
@@ -319,16 +389,44 @@ class Repository:
 REPOSITORIES = {}
 
 
+PENS = {}
+
+
+def pen(command):
+    """A key that signs whatever JSON it is given, and the forms that its public part has in metadata."""
+    signer = generate(command["kind"])
+    name = f"pen {len(PENS)}"
+    PENS[name] = signer
+    public = signer._private_key.public_key()
+    if command["kind"] == "ed25519":
+        point = public.public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
+    elif command["kind"].startswith("ecdsa"):
+        point = public.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint).hex()
+    else:
+        point = None
+    pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    return {"pen": name, "key": signer.public_key.to_dict(), "pem": pem, "point": point}
+
+
+def sign(command):
+    """The signature over the canonical form of a JSON text."""
+    canonical = encode_canonical(json.loads(command["text"])).encode()
+    return {"sig": PENS[command["pen"]].sign(canonical).signature}
+
+
 def new(command):
-    repository = Repository(command["folder"], command["flavour"], command["consistent"], command["hashes"])
+    description = command.get("description", {})
+    repository = Repository(
+        command["folder"], command["flavour"], command["consistent"], command["hashes"], description
+    )
     REPOSITORIES[command["folder"]] = repository
     return repository.versions()
 
 
 def answer(command):
     op = command["op"]
-    if op == "new":
-        return new(command)
+    if op in ("new", "pen", "sign"):
+        return {"new": new, "pen": pen, "sign": sign}[op](command)
     repository = REPOSITORIES[command["folder"]]
     if op == "forget":
         del REPOSITORIES[command["folder"]]
