@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use super::{lab::Lab, look, version};
 use crate::{
     base::{ByteSize, Fault, Span},
+    tuf::TufError,
     updater::{Repository, UpdaterError},
     upstream::testserver::{Step, TestServer, head, reply},
 };
@@ -58,6 +59,16 @@ async fn cold(repository: &Arc<Repository>) -> UpdaterError {
     }
 }
 
+/// Whether reading ended at the limit, or at the length that is signed: what came beyond was neither held nor parsed.
+fn is_cut_off(error: &UpdaterError) -> bool {
+    assert_eq!(error.fault(), Fault::Refused, "{error}");
+    match error {
+        UpdaterError::TooLarge { limit, .. } => *limit == ByteSize::kib(16),
+        UpdaterError::Tuf { source: TufError::Length { expected, actual, .. }, .. } => *actual == expected + 1,
+        _ => false,
+    }
+}
+
 async fn heals(lab: &Lab, repository: &Arc<Repository>, file: &str) {
     lab.files.answer_truly(file);
     repository.refresh().await.unwrap();
@@ -88,8 +99,7 @@ async fn a_gzip_bomb_in_the_place_of_any_role_is_cut_off_at_the_decoded_limit() 
         lab.files.answer(file, reply(200, &headers, &bomb));
         let error = cold(&repository).await;
         let role = file.split('.').rev().nth(1).unwrap();
-        let reason = if file == "1.snapshot.json" { "length" } else { "too_large" };
-        assert_eq!((error.fault(), error.reason()), (Fault::Refused, reason), "{file}: {error}");
+        assert!(is_cut_off(&error), "{file}: {error}");
         assert!(error.to_string().contains(role), "{file}: {error}");
         assert!(!lab.stored(&format!("{role}.json")).exists() || role == "root", "nothing of it is stored");
         heals(&lab, &repository, file).await;
@@ -104,8 +114,7 @@ async fn endless_metadata_in_the_place_of_any_role_is_cut_off() {
         let chunk = [b"1000\r\n".as_slice(), &[b'{'; 4096], b"\r\n"].concat();
         lab.files.answer(file, vec![Step::Send(start), Step::Repeat(chunk, Duration::ZERO)]);
         let error = cold(&repository).await;
-        assert_eq!(error.fault(), Fault::Refused, "{file}: {error}");
-        assert!(["too_large", "length"].contains(&error.reason()), "{file}: {error}");
+        assert!(is_cut_off(&error), "{file}: {error}");
         heals(&lab, &repository, file).await;
     }
 }
