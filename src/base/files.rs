@@ -8,11 +8,14 @@ use std::{
 };
 
 use rustix::fs::OFlags;
+use tempfile::NamedTempFile;
 
-use super::limits::ByteSize;
+use super::{faults::Faults, limits::ByteSize};
 
 /// The file that a serving process locks in each of its folders.
 pub const LOCK: &str = "lock";
+/// How the names of files begin that are being written and have no name of their own yet.
+const TEMPORARY: &str = ".tmp-";
 
 /// Who may read what is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,33 +64,54 @@ impl FileError {
 /// Replaces `path` by `bytes`: temporary file beside it, fsync, rename, fsync of the folder. The mode is set before
 /// the first byte is written. A symbolic link at `path` is replaced, not followed.
 pub fn write_atomic(path: &Path, bytes: &[u8], mode: Mode) -> Result<(), FileError> {
+    write_atomic_with(&Faults::default(), path, bytes, mode)
+}
+
+/// Like [`write_atomic`]; each step asks `faults` first: `create`, `write`, `sync`, `rename`, `sync_folder`.
+pub fn write_atomic_with(faults: &Faults, path: &Path, bytes: &[u8], mode: Mode) -> Result<(), FileError> {
     let folder = parent(path);
-    let mut file = tempfile::Builder::new()
-        .prefix(".tmp-")
-        .permissions(fs::Permissions::from_mode(mode.bits()))
-        .tempfile_in(folder)
-        .map_err(FileError::at("write", path))?;
-    file.write_all(bytes).map_err(FileError::at("write", path))?;
-    // The mode given at creation is subject to the umask; a published file must be readable whatever the umask is.
-    file.as_file()
-        .set_permissions(fs::Permissions::from_mode(mode.bits()))
-        .and_then(|()| file.as_file().sync_all())
-        .map_err(FileError::at("write", path))?;
+    let mut file =
+        faults.strike("create").and_then(|()| temporary(folder, mode)).map_err(FileError::at("write", path))?;
+    if let Err(error) = fill(faults, &mut file, bytes, mode).and_then(|()| faults.strike("rename")) {
+        // The dead tidy up nothing.
+        file.disable_cleanup(faults.is_dead());
+        return Err(FileError::at("write", path)(error));
+    }
     file.persist(path).map_err(|error| FileError::at("write", path)(error.error))?;
+    faults.strike("sync_folder").map_err(FileError::at("sync", folder))?;
     sync_folder(folder)
 }
 
 /// Writes `bytes` to a file that must not exist yet (private keys). Not followed if it is a link.
 pub fn write_new(path: &Path, bytes: &[u8], mode: Mode) -> Result<(), FileError> {
     let folder = parent(path);
-    let mut file = tempfile::Builder::new()
-        .prefix(".tmp-")
-        .permissions(fs::Permissions::from_mode(mode.bits()))
-        .tempfile_in(folder)
-        .map_err(FileError::at("create", path))?;
+    let mut file = temporary(folder, mode).map_err(FileError::at("create", path))?;
     file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(FileError::at("create", path))?;
     file.persist_noclobber(path).map_err(|error| FileError::at("create", path)(error.error))?;
     sync_folder(folder)
+}
+
+fn temporary(folder: &Path, mode: Mode) -> io::Result<NamedTempFile> {
+    let permissions = fs::Permissions::from_mode(mode.bits());
+    tempfile::Builder::new().prefix(TEMPORARY).permissions(permissions).tempfile_in(folder)
+}
+
+fn fill(faults: &Faults, file: &mut NamedTempFile, bytes: &[u8], mode: Mode) -> io::Result<()> {
+    faults.strike("write")?;
+    file.write_all(bytes)?;
+    // The mode given at creation is subject to the umask; a published file must be readable whatever the umask is.
+    file.as_file().set_permissions(fs::Permissions::from_mode(mode.bits()))?;
+    faults.strike("sync")?;
+    file.as_file().sync_all()
+}
+
+/// Removes what [`write_atomic`] left in `folder` when its process was killed. Only for who alone writes there: under a
+/// lock. Gives how many files went.
+pub fn sweep(folder: &Path) -> usize {
+    let Ok(entries) = fs::read_dir(folder) else { return 0 };
+    let is_ours = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(TEMPORARY);
+    // What cannot be removed costs space and nothing else.
+    entries.flatten().filter(is_ours).filter(|entry| fs::remove_file(entry.path()).is_ok()).count()
 }
 
 /// Makes renames in `folder` durable.
@@ -95,8 +119,15 @@ pub fn sync_folder(folder: &Path) -> Result<(), FileError> {
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(FileError::at("sync", folder))
 }
 
-/// Reads a file of at most `limit` bytes without following a symbolic link at its last component.
+/// Reads a file of at most `limit` bytes without following a symbolic link at its last component, and without waiting
+/// for the other end of a pipe.
 pub fn read_bounded(path: &Path, limit: ByteSize) -> Result<Vec<u8>, FileError> {
+    read_bounded_with(&Faults::default(), path, limit)
+}
+
+/// Like [`read_bounded`]; asks `faults` first: `read`.
+pub fn read_bounded_with(faults: &Faults, path: &Path, limit: ByteSize) -> Result<Vec<u8>, FileError> {
+    faults.strike("read").map_err(FileError::at("read", path))?;
     let file = OpenOptions::new()
         .read(true)
         .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
@@ -162,7 +193,8 @@ impl FolderLock {
             .truncate(false)
             .write(true)
             .mode(0o600)
-            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+            // Without NONBLOCK a pipe in its place would be waited on for ever.
+            .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
             .open(&path)
             .map_err(FileError::at("lock", &path))?;
         match file.try_lock() {
@@ -212,6 +244,43 @@ mod tests {
         write_new(&path, b"one", Mode::Private).unwrap();
         assert!(write_new(&path, b"two", Mode::Private).is_err());
         assert_eq!(fs::read(&path).unwrap(), b"one");
+    }
+
+    #[test]
+    fn a_killed_write_leaves_the_old_content_or_the_new_and_what_it_leaves_beside_is_swept() {
+        for step in 0..=5 {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("floors");
+            write_atomic(&path, b"old", Mode::Private).unwrap();
+            let faults = Faults::default();
+            faults.kill(step);
+            assert_eq!(write_atomic_with(&faults, &path, b"new", Mode::Private).is_ok(), step == 5, "{step}");
+            let expected: &[u8] = if step >= 4 { b"new" } else { b"old" };
+            assert_eq!(fs::read(&path).unwrap(), expected, "{step}");
+            assert_eq!(sweep(folder.path()), usize::from((1..=3).contains(&step)), "{step}");
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "{step}");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_leaves_the_old_content_and_nothing_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("floors");
+        write_atomic(&path, b"old", Mode::Private).unwrap();
+        let faults = Faults::default();
+        faults.fail(rustix::io::Errno::NOSPC, Some("write"), 0, 1);
+        let error = write_atomic_with(&faults, &path, b"new", Mode::Private).unwrap_err();
+        assert_eq!(error.source.kind(), io::ErrorKind::StorageFull, "{error}");
+        assert_eq!((fs::read(&path).unwrap(), sweep(folder.path())), (b"old".to_vec(), 0));
+    }
+
+    #[test]
+    fn a_pipe_in_place_of_a_file_or_of_the_lock_is_an_error_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
+        assert!(read_bounded(&path, ByteSize::kib(1)).is_err());
+        assert!(FolderLock::try_take(folder.path(), "lock").is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 pub mod clock;
 pub mod digest;
 pub mod fault;
+pub mod faults;
 pub mod files;
 pub mod jitter;
 pub mod limits;
@@ -12,4 +13,5 @@ pub mod limits;
 pub use clock::{Clock, SharedClock, SystemClock};
 pub use digest::{Algorithm, Digest, Digests, Hasher, Mismatch};
 pub use fault::Fault;
+pub use faults::Faults;
 pub use limits::{ByteSize, Span};

@@ -25,7 +25,7 @@ use std::{
 };
 
 pub use blob::{Blob, BlobId, Expected, Place};
-pub use disk::{DiskLimits, DiskStore, Faults, Inspection};
+pub use disk::{DiskLimits, DiskStore, Inspection};
 pub use error::{CacheError, IngestError, ReadError};
 pub use growing::{Growing, GrowingSource};
 pub use ingest::{Checked, Ingest};
@@ -36,7 +36,7 @@ pub use spool::Spool;
 pub use store::{Found, Recheck, Sink, Store, Usage};
 pub use tiered::Tiered;
 
-use crate::base::{ByteSize, files};
+use crate::base::{ByteSize, Faults, files};
 
 /// The keys of `[cache]`.
 #[derive(Clone, Debug, Deserialize)]

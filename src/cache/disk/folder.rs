@@ -24,10 +24,9 @@ use rustix::{
     io::Errno,
 };
 
-use super::faults::Faults;
 use crate::{
     base::{
-        Algorithm, ByteSize, Digest,
+        Algorithm, ByteSize, Digest, Faults,
         files::{self, FileError},
     },
     cache::{

@@ -1,6 +1,5 @@
 //! The disk store: content-addressed files, evicted by last use, never trusted for being there.
 
-mod faults;
 mod folder;
 mod ledger;
 mod record;
@@ -15,7 +14,6 @@ use std::{
     sync::{Arc, Condvar, Mutex},
 };
 
-pub use faults::Faults;
 use folder::{Folder, Found, Temporary};
 use ledger::{FileCheck, Ledger};
 pub use scrub::Inspection;
@@ -28,7 +26,7 @@ use super::{
     observer::{Eviction, Observer},
     store::{self, Recheck, Sink, Store, Usage},
 };
-use crate::base::{ByteSize, Digests, Mismatch, files::FileError};
+use crate::base::{ByteSize, Digests, Faults, Mismatch, files::FileError};
 
 /// Bounds of a disk store.
 #[derive(Clone, Copy, Debug)]

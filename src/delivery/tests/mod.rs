@@ -20,8 +20,8 @@ use tokio::sync::Notify;
 
 use super::{flight::FLIGHTS_PER_TARGET_MAX, *};
 use crate::{
-    base::{Algorithm, Digest, Digests, Fault},
-    cache::{self, CacheError, Faults, MemoryStore, Sink, Spool, Store, Tiered, Usage},
+    base::{Algorithm, Digest, Digests, Fault, Faults},
+    cache::{self, CacheError, MemoryStore, Sink, Spool, Store, Tiered, Usage},
     upstream::{self, FileRequest, UpstreamError},
 };
 
