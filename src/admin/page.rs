@@ -58,6 +58,9 @@ fn repository_table(status: &Status, now: Timestamp) -> Markup {
             @if status.trusted { span class="ok" { "trusted" } } @else { span class="no" { "not trusted" } }
             @if let Some(at) = status.last_success { span class="dim" { " · last good refresh " (ago(at, now)) } }
             @if let Some(error) = &status.last_error { br; span class="no" { (error) } }
+            @for damage in &status.damage {
+                br; span class=(if damage.mended { "dim" } else { "no" }) { "damaged state: " (damage) }
+            }
         }
         table {
             tr { th { "role" } th { "version" } th { "expires" } }

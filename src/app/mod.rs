@@ -156,10 +156,12 @@ async fn save_now_and_then(parts: Arc<Parts>, shutdown: CancellationToken) {
     }
 }
 
-/// Makes the folder where it is missing, and takes the server's lock on it.
+/// Makes the folder where it is missing, takes the server's lock on it, and removes what a killed process left.
 fn lock(folder: &Path) -> Result<FolderLock, AppError> {
     files::private_folder(folder)?;
-    FolderLock::try_take(folder, files::LOCK)?.ok_or_else(|| AppError::Locked(folder.to_owned()))
+    let lock = FolderLock::try_take(folder, files::LOCK)?.ok_or_else(|| AppError::Locked(folder.to_owned()))?;
+    files::sweep(folder);
+    Ok(lock)
 }
 
 fn url_of(listener: &Listener) -> String {

@@ -9,7 +9,7 @@ use crate::{
     cache::{self, CacheError, Eviction},
     delivery::{self, DeliveryError},
     telemetry::{Metrics, metrics::Lookup},
-    updater::{self, UpdaterError},
+    updater::{self, MirrorFault, StateFile, UpdaterError},
     upstream::{self, Outcome},
 };
 
@@ -101,6 +101,18 @@ impl updater::Observer for Observers {
 
     fn verification_failed(&self, repository: &str, reason: &'static str) {
         self.metrics.verification_failed(repository, reason);
+    }
+
+    fn state_damaged(&self, repository: &str, file: StateFile) {
+        self.metrics.state_damaged(repository, file.as_str());
+    }
+
+    fn state_not_written(&self, repository: &str) {
+        self.metrics.state_not_written(repository);
+    }
+
+    fn mirror_failed(&self, repository: &str, mirror: usize, fault: MirrorFault) {
+        self.metrics.mirror_failed(repository, mirror, fault.as_str());
     }
 }
 

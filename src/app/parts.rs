@@ -13,7 +13,7 @@ use crate::{
     server::{Mount, MountFront, Obtain, PypiMount, TreeMount},
     telemetry::Metrics,
     trust::Trust,
-    updater::{self, Repository, UpdaterError},
+    updater::{self, MirrorFault, Repository, StateFile, UpdaterError},
     upstream::{Client, Environment, Origins, UpstreamError},
 };
 
@@ -86,7 +86,11 @@ impl Parts {
     fn open_with(config: &Config, record: &Path, clock: SharedClock, open: OpenRepository) -> Result<Self, PartsError> {
         let metrics = Arc::new(Metrics::new()?);
         config.mounts.iter().for_each(|mount| metrics.announce_mount(&mount.name));
-        config.repositories.iter().for_each(|repository| metrics.announce_repository(&repository.name));
+        for repository in &config.repositories {
+            metrics.announce_repository(&repository.name);
+            let (files, faults) = (StateFile::ALL.map(StateFile::as_str), MirrorFault::ALL.map(MirrorFault::as_str));
+            metrics.announce_state(&repository.name, &files, repository.metadata_url.len(), &faults);
+        }
         metrics.announce_cache(&Eviction::ALL.map(Eviction::as_str), &QUARANTINES, &CacheError::LABELS);
         let repository_of: HashMap<String, String> =
             config.mounts.iter().map(|mount| (mount.name.clone(), mount.repository.clone())).collect();

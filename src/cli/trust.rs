@@ -85,6 +85,7 @@ fn as_json(status: &Status) -> serde_json::Value {
         "root_sha256": status.root_sha256,
         "last_success": status.last_success,
         "last_error": status.last_error.as_ref().map(ToString::to_string),
+        "damage": status.damage.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "roles": roles,
     })
 }
@@ -97,6 +98,9 @@ fn print_status(status: &Status) -> Result<(), Failure> {
     }
     if let Some(error) = status.problem.as_ref().or(status.last_error.as_ref()) {
         print_line(&format!("  {error}"))?;
+    }
+    for damage in &status.damage {
+        print_line(&format!("  damaged state: {damage}"))?;
     }
     for role in &status.roles {
         let keys: Vec<String> = role.keyids.iter().map(|id| id.as_str().chars().take(12).collect()).collect();

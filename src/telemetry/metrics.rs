@@ -114,6 +114,9 @@ pub struct Metrics {
     refresh: IntCounterVec,
     verification_failures: IntCounterVec,
     trusted: IntGaugeVec,
+    state_damage: IntCounterVec,
+    state_write_errors: IntCounterVec,
+    mirror_faults: IntCounterVec,
     upstream_requests: IntCounterVec,
     upstream_seconds: HistogramVec,
     fetches_in_flight: IntGauge,
@@ -169,6 +172,21 @@ impl Metrics {
                 &["repository", "reason"],
             )?,
             trusted: made.gauges("trusted", "1 while a verified, unexpired set is live", &["repository"])?,
+            state_damage: made.counters(
+                "state_damage_total",
+                "Stored files of trust that were not what they must be",
+                &["repository", "file"],
+            )?,
+            state_write_errors: made.counters(
+                "state_write_errors_total",
+                "Writes of trust state that failed",
+                &["repository"],
+            )?,
+            mirror_faults: made.counters(
+                "tuf_mirror_faults_total",
+                "Metadata mirrors that fell short",
+                &["repository", "mirror", "fault"],
+            )?,
             upstream_requests: made.counters(
                 "upstream_requests_total",
                 "Requests to upstreams",
@@ -236,6 +254,24 @@ impl Metrics {
         }
         self.trusted.with_label_values(&[repository]).set(0);
         self.last_success.with_label_values(&[repository]).set(0);
+        self.state_write_errors.with_label_values(&[repository]).inc_by(0);
+    }
+
+    /// Creates the series of a repository's stored files and of its mirrors at zero.
+    pub fn announce_state(
+        &self,
+        repository: &str,
+        files: &[&'static str],
+        mirrors: usize,
+        mirror_faults: &[&'static str],
+    ) {
+        files.iter().for_each(|file| self.state_damage.with_label_values(&[repository, file]).inc_by(0));
+        for mirror in 0..mirrors {
+            let mirror = mirror.to_string();
+            for fault in mirror_faults {
+                self.mirror_faults.with_label_values(&[repository, &mirror, fault]).inc_by(0);
+            }
+        }
     }
 
     /// One request was answered.
@@ -332,6 +368,21 @@ impl Metrics {
         self.verification_failures.with_label_values(&[repository, reason]).inc();
     }
 
+    /// A stored file of trust was not what it must be.
+    pub fn state_damaged(&self, repository: &str, file: &'static str) {
+        self.state_damage.with_label_values(&[repository, file]).inc();
+    }
+
+    /// The disk did not take trust state.
+    pub fn state_not_written(&self, repository: &str) {
+        self.state_write_errors.with_label_values(&[repository]).inc();
+    }
+
+    /// A metadata mirror, by its place in the configuration from 0, fell short.
+    pub fn mirror_failed(&self, repository: &str, mirror: usize, fault: &'static str) {
+        self.mirror_faults.with_label_values(&[repository, &mirror.to_string(), fault]).inc();
+    }
+
     /// An upstream answered, or did not: `code_class` is `2xx` …, or `none`; `error` is a short word, or empty.
     pub fn upstream(&self, upstream: &str, code_class: &'static str, error: &'static str, took: Duration) {
         self.upstream_requests.with_label_values(&[upstream, code_class, error]).inc();
@@ -425,6 +476,7 @@ mod tests {
         metrics.announce_mount("pypi");
         metrics.announce_repository("approved");
         metrics.announce_cache(&["size"], &["digest"], &["ENOSPC"]);
+        metrics.announce_state("approved", &["floors"], 2, &["behind"]);
         let text = metrics.render().unwrap();
         for line in [
             "tufgate_refusals_total{mount=\"pypi\",reason=\"unsigned\"} 0",
@@ -435,6 +487,9 @@ mod tests {
             "tufgate_cache_quarantined_total{reason=\"digest\"} 0",
             "tufgate_cache_write_errors_total{errno=\"ENOSPC\"} 0",
             "tufgate_audit_write_errors_total 0",
+            "tufgate_state_damage_total{file=\"floors\",repository=\"approved\"} 0",
+            "tufgate_state_write_errors_total{repository=\"approved\"} 0",
+            "tufgate_tuf_mirror_faults_total{fault=\"behind\",mirror=\"1\",repository=\"approved\"} 0",
             "tufgate_trusted{repository=\"approved\"} 0",
             "tufgate_http_requests_in_flight 0",
         ] {

@@ -177,6 +177,26 @@ impl TimestampStage {
     }
 }
 
+impl TimestampStage {
+    /// Raises the floor of the snapshot to a stored one that the present keys signed and that is no older, expired or
+    /// not: for a floor that was lost together with the timestamp that listed it.
+    pub fn raise_snapshot(&self, floors: &mut Floors, bytes: impl Into<Bytes>) {
+        if let Ok(snapshot) = self.no_older_snapshot(floors, bytes.into()) {
+            floors.record_snapshot(&snapshot);
+        }
+    }
+
+    fn no_older_snapshot(&self, floors: &Floors, bytes: Bytes) -> Result<Verified<Snapshot>, TufError> {
+        let (name, limits) = (RoleName::snapshot(), &self.trust.limits);
+        let authority = top_level(&self.root, &name)?;
+        let snapshot = verify(Unverified::<Snapshot>::parse(&name, bytes, limits)?, &[&authority])?;
+        if let Some(floor) = standing_floor::<Snapshot>(floors.snapshot(), &name, &authority, limits)? {
+            check_snapshot_floor(&snapshot, &floor)?;
+        }
+        Ok(snapshot)
+    }
+}
+
 impl SnapshotStage {
     /// The trusted root.
     pub fn root(&self) -> &Verified<Root> {

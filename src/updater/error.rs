@@ -1,6 +1,6 @@
 //! Why a repository does not answer, or answers no.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, path::PathBuf, sync::Arc};
 
 use jiff::Timestamp;
 
@@ -131,12 +131,34 @@ pub enum UpdaterError {
         limit: ByteSize,
     },
     /// Our own record of what was trusted cannot be used, and nothing stands in for it.
-    #[error("the rollback record of repository \"{repository}\" is damaged: {detail}")]
+    #[error(
+        "the rollback record of repository \"{repository}\" is damaged ({detail}), and no stored metadata can stand in \
+         for it: put {} back from a backup, or remove that folder to trust anew from the configured root",
+        .folder.display()
+    )]
     Damaged {
         /// The repository.
         repository: String,
+        /// Its state.
+        folder: PathBuf,
         /// What is wrong with it.
         detail: String,
+    },
+    /// A later version of this program wrote the state.
+    #[error(
+        "state of repository \"{repository}\": {} has format {found}, this tufgate knows {known}: use the one that \
+         wrote it, or another state folder",
+        .path.display()
+    )]
+    NewerFormat {
+        /// The repository.
+        repository: String,
+        /// Its state.
+        path: PathBuf,
+        /// The format it has.
+        found: u64,
+        /// The newest one that is known here.
+        known: u64,
     },
     /// State cannot be read or written.
     #[error("state of repository \"{repository}\": {source}")]
@@ -183,7 +205,7 @@ impl UpdaterError {
                 other => other,
             },
             Self::Deadline { .. } | Self::Interrupted { .. } => Fault::Unavailable,
-            Self::Damaged { .. } | Self::State { .. } | Self::Setting { .. } => Fault::Local,
+            Self::Damaged { .. } | Self::NewerFormat { .. } | Self::State { .. } | Self::Setting { .. } => Fault::Local,
             Self::NotLoaded { .. }
             | Self::TooLarge { .. }
             | Self::Stale { .. }
@@ -211,7 +233,7 @@ impl UpdaterError {
             Self::RootTooOld { .. } => "version",
             Self::RootPin { .. } | Self::Target { .. } => "hash",
             Self::Rotations { .. } => "limit",
-            Self::Damaged { .. } | Self::State { .. } => "state",
+            Self::Damaged { .. } | Self::NewerFormat { .. } | Self::State { .. } => "state",
             Self::Setting { .. } => "settings",
             Self::Deadline { .. } => "timeout",
             Self::Interrupted { .. } => "interrupted",

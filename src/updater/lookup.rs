@@ -3,14 +3,15 @@
 use std::{collections::HashMap, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
+use jiff::Timestamp;
 use url::Url;
 
-use super::{Repository, UpdaterError};
+use super::{Repository, UpdaterError, store::version_of_targets};
 use crate::{
     base::{ByteSize, Fault},
     tuf::{
         DelegatedTargets, MetaRequest, RoleKey, RoleName, RoleRequest, Step, TargetInfo, TargetPath, TrustedSet,
-        Version,
+        TufError, Version,
     },
     upstream::{FileRequest, UpstreamError},
 };
@@ -154,7 +155,7 @@ impl Repository {
         {
             return Ok(Some(bytes.into()));
         }
-        self.first_accepted(&request, 0, |bytes| request.check_bytes(&bytes).map(|()| Some(bytes))).await
+        self.first_accepted(&request, |bytes| request.check_bytes(&bytes).map(|()| Some(bytes))).await
     }
 
     fn stored_root(&self, version: Version) -> Option<Bytes> {
@@ -189,17 +190,33 @@ impl Repository {
 
     async fn load_role(&self, request: &RoleRequest) -> Result<Arc<DelegatedTargets>, UpdaterError> {
         let now = self.clock.now();
-        let stored = self.store.role(&request.file.role);
-        let role = match stored.and_then(|bytes| request.accept(bytes, now).ok()) {
+        let role = match self.stored_role(request, now) {
             Some(role) => role,
             None => {
-                let role = self.first_accepted(&request.file, 0, |bytes| request.accept(bytes, now)).await?;
-                self.keep_role(&request.file.role, role.targets().shared_bytes()).await?;
+                let role = self.first_accepted(&request.file, |bytes| request.accept(bytes, now)).await?;
+                self.keep_role(&request.file.role, role.targets().shared_bytes()).await;
                 role
             }
         };
         self.roles.insert(request.key().clone(), Arc::clone(&role)).await;
         Ok(role)
+    }
+
+    /// The role as it is stored, if that is what is asked for. One of another version is out of date, anything else that
+    /// is refused is damaged.
+    fn stored_role(&self, request: &RoleRequest, now: Timestamp) -> Option<Arc<DelegatedTargets>> {
+        let stored = Bytes::from(self.store.role(&request.file.role)?);
+        match request.accept(stored.clone(), now) {
+            Ok(role) => return Some(role),
+            Err(TufError::Expired { .. }) => {}
+            Err(error) => {
+                let version = version_of_targets(&stored);
+                if version.is_none_or(|version| version == request.file.version.get()) {
+                    self.store.found_role(&request.file.role, format!("{error}; fetched again"));
+                }
+            }
+        }
+        None
     }
 
     /// Refreshes unless that was done a moment ago. Whether it was done.

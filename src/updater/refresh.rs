@@ -1,6 +1,9 @@
-//! One refresh: the client workflow of §5.3 to §5.6, each role stored after its own checks; and the same from disk.
+//! One refresh: the client workflow of §5.3 to §5.6, each role stored after its own checks.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::HashSet,
+    sync::{Arc, atomic::Ordering},
+};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -8,20 +11,17 @@ use tokio::time::Instant;
 
 use super::{
     Repository, UpdaterError,
-    fetch::Answer,
-    repository::{Condition, Work, read_anchor},
+    fetch::{Answer, Round, Worth},
+    repository::{Condition, Work},
     store::Store,
 };
 use crate::{
     base::{Digest, files::FileError},
     tuf::{
-        Floors, Limits, MetaRequest, ROOT_ROTATIONS_MAX, RoleName, RootStage, SnapshotStage, TIMESTAMP_FILE_NAME,
-        TargetsStage, TimestampStage, TrustedSet, TufError, Version,
+        Limits, MetaRequest, ROOT_ROTATIONS_MAX, RoleName, RootStage, SnapshotStage, TIMESTAMP_FILE_NAME, TargetsStage,
+        TimestampStage, TrustedSet, TufError, Version,
     },
 };
-
-/// A time at which nothing has expired: stored metadata that has is still a floor.
-const BEFORE_ALL_EXPIRY: Timestamp = Timestamp::UNIX_EPOCH;
 
 impl Repository {
     /// Refreshes now, or joins the refresh that is under way. It goes on when the caller leaves.
@@ -38,25 +38,29 @@ impl Repository {
 
     async fn refresh_once(&self) -> Result<(), UpdaterError> {
         let mut work = self.work.lock().await;
-        let deadline = self.settings.refresh_deadline;
-        let result = tokio::time::timeout(deadline.duration(), self.update(&mut work)).await;
-        let late = |_| Err(UpdaterError::Deadline { repository: self.settings.name.clone(), deadline });
-        let mut result = result.unwrap_or_else(late);
+        // The deadline is one for mirrors. A write is never given up half-way: the next one would race with it.
+        let until = Instant::now() + self.settings.refresh_deadline.duration();
+        let mut round = Round::new(self.clock.now(), until);
+        let result = self.update(&mut work, &mut round).await;
         if result.is_ok() {
-            result = self.note_success(&mut work).await;
+            self.note_success(&mut work).await;
         }
-        self.conclude(&result);
+        self.conclude(&result, &round);
         result
     }
 
-    async fn note_success(&self, work: &mut Work) -> Result<(), UpdaterError> {
+    /// Metadata is current whether or not the disk takes that down: without it only ages are counted anew at the next
+    /// start.
+    async fn note_success(&self, work: &mut Work) {
         work.progress.last_success = Some(self.clock.now());
         work.progress.clock_mark = Some(self.advance_mark());
         let progress = work.progress.clone();
-        self.save(move |store| store.save_progress(&progress)).await
+        if let Err(error) = self.save(move |store| store.save_progress(&progress)).await {
+            self.not_written(&error);
+        }
     }
 
-    fn conclude(&self, result: &Result<(), UpdaterError>) {
+    fn conclude(&self, result: &Result<(), UpdaterError>, round: &Round) {
         let mut condition = self.condition();
         condition.last_attempt = Some(Instant::now());
         match result {
@@ -68,7 +72,7 @@ impl Repository {
             Err(error) => {
                 condition.failures = condition.failures.saturating_add(1);
                 condition.last_error = Some(error.clone());
-                if self.refusal_stands(error) {
+                if self.refusal_stands(error) && !round.unheard {
                     condition.refused = Some(error.clone());
                 }
                 let fault = error.fault().as_str();
@@ -80,94 +84,119 @@ impl Repository {
     }
 
     /// The workflow. The time is fixed at its start (§5.1).
-    async fn update(&self, work: &mut Work) -> Result<(), UpdaterError> {
-        let now = self.clock.now();
+    async fn update(&self, work: &mut Work, round: &mut Round) -> Result<(), UpdaterError> {
+        let now = round.now;
         self.check_clock(self.condition().mark, now)?;
-        let mut chain = self.anchor(work).await?;
+        let mut chain = self.anchor(work, round).await?;
         let before = chain.version();
-        let followed = self.follow_roots(&mut chain, work).await;
-        let moved = chain.version() != before;
-        work.chain = Some(chain.clone());
-        if moved {
+        let followed = self.follow_roots(&mut chain, work, round).await;
+        if chain.version() != before {
             self.reload_under(&chain, work, now);
         }
         followed?;
         self.check_root_minimum(&chain)?;
         let stage = chain.finish(now).map_err(|source| self.refuse(source))?;
-        let (stage, mirror) = self.timestamp(stage, work, now).await?;
+        let stage = self.timestamp(stage, work, round).await?;
         if self.is_live(&stage) {
+            self.keep_whole(work).await?;
             return self.check_live(now);
         }
-        let stage = self.snapshot(stage, mirror, work, now).await?;
-        let set = self.top_targets(stage, mirror, now).await?;
+        let stage = self.snapshot(stage, work, round).await?;
+        let set = self.top_targets(stage, work, round).await?;
         self.store.retain_roles(&files_of(&set));
         self.publish(set, &mut work.progress, now);
         Ok(())
     }
 
-    /// The chain as far as it is known; a pinned first root is fetched here, once.
-    async fn anchor(&self, work: &Work) -> Result<RootStage, UpdaterError> {
+    /// The chain as far as it is known and stored; a pinned first root is fetched here, once.
+    async fn anchor(&self, work: &mut Work, round: &mut Round) -> Result<RootStage, UpdaterError> {
         if let Some(chain) = &work.chain {
             return Ok(chain.clone());
         }
-        let request = first_root(&self.settings.limits());
-        let chain = self.first_accepted(&request, 0, |bytes| {
-            let pin = Digest::sha256(&bytes);
-            Ok((pin, bytes))
-        });
-        let (actual, bytes) = chain.await?;
-        let expected = self.settings.root_sha256.clone().unwrap_or_else(|| actual.clone());
-        if actual != expected {
-            let repository = self.settings.name.clone();
-            self.observer.verification_failed(&repository, "hash");
-            return Err(UpdaterError::RootPin { repository, expected, actual });
-        }
-        let chain = RootStage::start_within(bytes, self.settings.limits()).map_err(|source| self.refuse(source))?;
+        let limits = self.settings.limits();
+        let repository = &self.settings.name;
+        let pinned = |bytes: Bytes| {
+            let actual = Digest::sha256(&bytes);
+            match &self.settings.root_sha256 {
+                Some(pin) if *pin != actual => {
+                    let (repository, expected) = (repository.clone(), pin.clone());
+                    Err(UpdaterError::RootPin { repository, expected, actual })
+                }
+                _ => RootStage::start_within(bytes, limits).map_err(|source| self.tuf(source)),
+            }
+        };
+        let chain = self.first_of_round(&first_root(&limits), round, pinned).await?;
         self.keep_root(&chain).await?;
+        work.chain = Some(chain.clone());
         Ok(chain)
     }
 
     /// Takes N+1.root.json as long as there is one (§5.3.3 to §5.3.9).
-    async fn follow_roots(&self, chain: &mut RootStage, work: &mut Work) -> Result<(), UpdaterError> {
+    ///
+    /// `chain` grows as soon as a root is verified, so that keys it retires are worth nothing from then on. What is
+    /// built on comes after: the next refresh begins with what is on disk, and the record in memory keeps it from
+    /// falling behind what was seen.
+    async fn follow_roots(
+        &self,
+        chain: &mut RootStage,
+        work: &mut Work,
+        round: &mut Round,
+    ) -> Result<(), UpdaterError> {
         for _ in 0..=ROOT_ROTATIONS_MAX {
-            let answers = self.ask_all(&chain.request()).await;
-            let Some(next) = self.next_root(chain, answers)? else { return Ok(()) };
+            let Some(next) = self.next_root(chain, round).await? else { return Ok(()) };
             *chain = next;
+            work.record(|floors| floors.record_root(chain.anchor(), chain.version()));
             self.keep_root(chain).await?;
-            self.raise(work, |floors| floors.record_root(chain.anchor(), chain.version())).await?;
+            self.make_durable(work).await?;
+            work.chain = Some(chain.clone());
         }
         Err(UpdaterError::Rotations { repository: self.settings.name.clone(), limit: ROOT_ROTATIONS_MAX })
     }
 
     /// The chain with the root that follows; `None` when 404 is what the mirrors that answered say.
-    fn next_root(&self, chain: &RootStage, answers: Vec<Answer>) -> Result<Option<RootStage>, UpdaterError> {
-        let (mut absent, mut errors) = (false, Vec::new());
-        for answer in answers {
-            match answer {
-                Answer::Absent(_) => absent = true,
-                Answer::Fault(error) => errors.push(error),
-                Answer::File(bytes) => {
-                    let mut next = chain.clone();
-                    match next.accept_root(bytes) {
-                        Ok(_) => return Ok(Some(next)),
-                        Err(source) => errors.push(self.refuse(source)),
+    async fn next_root(&self, chain: &RootStage, round: &mut Round) -> Result<Option<RootStage>, UpdaterError> {
+        let (mut next, mut absent, mut errors) = (None, false, Vec::new());
+        let judge = |mirror, answer| match answer {
+            Answer::Absent(_) => {
+                absent = true;
+                Worth::Some
+            }
+            Answer::Fault(error) => {
+                errors.push(error);
+                Worth::None
+            }
+            Answer::File(bytes) => {
+                let mut grown = chain.clone();
+                match grown.accept_root(bytes).map(drop) {
+                    Ok(()) => {
+                        next = Some(grown);
+                        Worth::All
+                    }
+                    Err(source) => {
+                        errors.push(self.lied(mirror, self.tuf(source)));
+                        Worth::None
                     }
                 }
             }
-        }
+        };
+        self.ask_all(&chain.request(), round, judge).await?;
         // A mirror that lies, or is out of reach, does not stop the others.
-        if absent { Ok(None) } else { Err(self.worst(errors)) }
+        if next.is_some() || absent {
+            return Ok(next);
+        }
+        round.unheard |= errors.iter().any(|error| !error.is_refusal());
+        Err(self.worst(errors))
     }
 
     /// A chain that has grown may have retired the keys that the live set hangs on: it is verified anew from disk.
     fn reload_under(&self, chain: &RootStage, work: &mut Work, now: Timestamp) {
-        match restore_set(&self.store, chain, &work.floors, now) {
+        match self.restore_set(chain, &work.floors, now) {
             Ok(Some(set)) => self.publish(set, &mut work.progress, now),
             _ => self.live.store(None),
         }
     }
 
-    fn check_root_minimum(&self, chain: &RootStage) -> Result<(), UpdaterError> {
+    pub(super) fn check_root_minimum(&self, chain: &RootStage) -> Result<(), UpdaterError> {
         let version = chain.version();
         match self.settings.root_version_min {
             Some(minimum) if version.get() < minimum => {
@@ -177,64 +206,104 @@ impl Repository {
         }
     }
 
-    /// The highest valid timestamp of all mirrors, and which mirror has it (§5.4).
+    /// The highest valid timestamp of all mirrors (§5.4).
     async fn timestamp(
         &self,
         stage: TimestampStage,
         work: &mut Work,
-        now: Timestamp,
-    ) -> Result<(SnapshotStage, usize), UpdaterError> {
+        round: &mut Round,
+    ) -> Result<SnapshotStage, UpdaterError> {
         let request = timestamp_request(&stage);
-        let (mut best, mut errors) = (None::<(SnapshotStage, usize)>, Vec::new());
-        for (mirror, answer) in self.ask_all(&request).await.into_iter().enumerate() {
-            let accepted = match answer {
-                Answer::File(bytes) => {
-                    stage.clone().accept(bytes, &work.floors, now).map_err(|source| self.refuse(source))
+        let (mut found, mut refused, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+        let (floors, now) = (&work.floors, round.now);
+        let judge = |mirror, answer| match answer {
+            Answer::File(bytes) => match stage.clone().accept(bytes, floors, now) {
+                Ok(accepted) => {
+                    found.push((mirror, accepted));
+                    Worth::Some
                 }
-                Answer::Absent(error) | Answer::Fault(error) => Err(error),
-            };
-            let version = |stage: &SnapshotStage| stage.timestamp().version();
-            match accepted {
-                Ok(found) if best.as_ref().is_none_or(|(best, _)| version(&found) > version(best)) => {
-                    best = Some((found, mirror));
+                Err(source) => {
+                    refused.push((mirror, source));
+                    Worth::None
                 }
-                Ok(_) => {}
-                Err(error) => errors.push(error),
+            },
+            Answer::Absent(error) => {
+                errors.push(self.lied(mirror, error));
+                Worth::None
+            }
+            Answer::Fault(error) => {
+                errors.push(error);
+                Worth::None
+            }
+        };
+        self.ask_all(&request, round, judge).await?;
+        let Some((mirror, best)) = self.highest(found) else {
+            errors.extend(refused.into_iter().map(|(mirror, source)| self.lied(mirror, self.tuf(source))));
+            round.unheard |= errors.iter().any(|error| !error.is_refusal());
+            return Err(self.worst(errors));
+        };
+        for (mirror, source) in refused {
+            match source {
+                TufError::Rollback { .. } | TufError::Expired { .. } => self.behind(mirror, &source),
+                other => drop(self.lied(mirror, self.tuf(other))),
             }
         }
-        let Some((found, mirror)) = best else { return Err(self.worst(errors)) };
-        let timestamp = found.timestamp().clone();
-        if work.floors.timestamp() != Some(timestamp.bytes()) {
+        self.preferred.store(mirror, Ordering::Relaxed);
+        let timestamp = best.timestamp().clone();
+        let is_new = work.floors.timestamp() != Some(timestamp.bytes());
+        if is_new {
             // The floor first: a crash in between costs nothing, it has the bytes.
-            self.raise(work, |floors| floors.record_timestamp(&timestamp)).await?;
-            self.keep_role(timestamp.name(), timestamp.shared_bytes()).await?;
-        } else if self.store.role(timestamp.name()).as_deref() != Some(timestamp.bytes()) {
-            // The file was damaged or deleted; the floor has its bytes.
-            self.keep_role(timestamp.name(), timestamp.shared_bytes()).await?;
+            work.record(|floors| floors.record_timestamp(&timestamp));
         }
-        Ok((found, mirror))
+        self.make_durable(work).await?;
+        let stored = self.store.role(timestamp.name());
+        if stored.as_deref() != Some(timestamp.bytes()) {
+            if !is_new && !work.unsaved {
+                let detail = "it is not what was trusted last; written anew from memory".to_owned();
+                self.store.found_role(timestamp.name(), detail);
+            }
+            work.unsaved |= !self.keep_role(timestamp.name(), timestamp.shared_bytes()).await;
+        }
+        Ok(best)
+    }
+
+    /// The one of the highest version, of several the first that came; the mirrors of the others are behind.
+    fn highest(&self, found: Vec<(usize, SnapshotStage)>) -> Option<(usize, SnapshotStage)> {
+        let version = |stage: &SnapshotStage| stage.timestamp().version();
+        let highest = found.iter().map(|(_, stage)| version(stage)).max()?;
+        let mut best = None;
+        for (mirror, stage) in found {
+            if version(&stage) < highest {
+                self.behind(mirror, &format_args!("timestamp {} of {highest}", version(&stage)));
+            } else if best.is_none() {
+                best = Some((mirror, stage));
+            }
+        }
+        best
     }
 
     /// The snapshot that the timestamp lists, stored or fetched (§5.5).
     async fn snapshot(
         &self,
         stage: SnapshotStage,
-        mirror: usize,
         work: &mut Work,
-        now: Timestamp,
+        round: &mut Round,
     ) -> Result<TargetsStage, UpdaterError> {
+        let now = round.now;
         let stored = self.store.role(&RoleName::snapshot());
         if let Some(accepted) = stored.and_then(|bytes| stage.clone().accept(bytes, now).ok()) {
             if work.floors.snapshot() != Some(accepted.snapshot().bytes()) {
-                self.raise(work, |floors| floors.record_snapshot(accepted.snapshot())).await?;
+                work.record(|floors| floors.record_snapshot(accepted.snapshot()));
+                self.make_durable(work).await?;
             }
             return Ok(accepted);
         }
-        let accept = |bytes| stage.clone().accept(bytes, now);
-        let accepted = self.first_accepted(stage.request(), mirror, accept).await?;
+        let accept = |bytes| stage.clone().accept(bytes, now).map_err(|source| self.tuf(source));
+        let accepted = self.first_of_round(stage.request(), round, accept).await?;
         let snapshot = accepted.snapshot();
-        self.raise(work, |floors| floors.record_snapshot(snapshot)).await?;
-        self.keep_role(snapshot.name(), snapshot.shared_bytes()).await?;
+        work.record(|floors| floors.record_snapshot(snapshot));
+        self.make_durable(work).await?;
+        work.unsaved |= !self.keep_role(snapshot.name(), snapshot.shared_bytes()).await;
         Ok(accepted)
     }
 
@@ -242,17 +311,42 @@ impl Repository {
     async fn top_targets(
         &self,
         stage: TargetsStage,
-        mirror: usize,
-        now: Timestamp,
+        work: &mut Work,
+        round: &mut Round,
     ) -> Result<TrustedSet, UpdaterError> {
+        let now = round.now;
         let stored = self.store.role(&RoleName::targets());
         if let Some(set) = stored.and_then(|bytes| stage.clone().accept(bytes, now).ok()) {
             return Ok(set);
         }
-        let accept = |bytes| stage.clone().accept(bytes, now);
-        let set = self.first_accepted(stage.request(), mirror, accept).await?;
-        self.keep_role(set.targets().name(), set.targets().shared_bytes()).await?;
+        let accept = |bytes| stage.clone().accept(bytes, now).map_err(|source| self.tuf(source));
+        let set = self.first_of_round(stage.request(), round, accept).await?;
+        work.unsaved |= !self.keep_role(set.targets().name(), set.targets().shared_bytes()).await;
         Ok(set)
+    }
+
+    /// Writes anew what the disk did not take before, or what has gone from it since.
+    async fn keep_whole(&self, work: &mut Work) -> Result<(), UpdaterError> {
+        if self.store.is_whole() && !work.unsaved {
+            return Ok(());
+        }
+        let Some(live) = self.live.load_full() else { return Ok(()) };
+        let set = &live.set;
+        if let Some(chain) = work.chain.clone() {
+            self.keep_root(&chain).await?;
+        }
+        work.durable = false;
+        self.make_durable(work).await?;
+        let mut all = true;
+        for (role, bytes) in [
+            (set.timestamp().name(), set.timestamp().shared_bytes()),
+            (set.snapshot().name(), set.snapshot().shared_bytes()),
+            (set.targets().name(), set.targets().shared_bytes()),
+        ] {
+            all &= self.keep_role(role, bytes).await;
+        }
+        work.unsaved = !all;
+        Ok(())
     }
 
     /// Whether the live set hangs on this very root and timestamp: then nothing has changed.
@@ -271,22 +365,33 @@ impl Repository {
 
     async fn keep_root(&self, chain: &RootStage) -> Result<(), UpdaterError> {
         let (version, bytes) = (chain.version(), chain.root().shared_bytes());
-        self.save(move |store| store.save_root(version, &bytes)).await
+        let written = self.save(move |store| store.save_root(version, &bytes)).await;
+        written.inspect_err(|error| self.not_written(error))
     }
 
-    pub(super) async fn keep_role(&self, role: &RoleName, bytes: Bytes) -> Result<(), UpdaterError> {
+    /// Stores a role other than root, if the disk takes it: that spares a fetch after the next start, and no more. What
+    /// guards against rollback is the record. Whether it was stored.
+    pub(super) async fn keep_role(&self, role: &RoleName, bytes: Bytes) -> bool {
         let role = role.clone();
-        self.save(move |store| store.save_role(&role, &bytes)).await
+        let result = self.save(move |store| store.save_role(&role, &bytes)).await;
+        result.inspect_err(|error| self.not_written(error)).is_ok()
     }
 
-    /// Raises the floors. They count as raised only once they are on disk.
-    async fn raise(&self, work: &mut Work, record: impl FnOnce(&mut Floors)) -> Result<(), UpdaterError> {
-        let mut floors = work.floors.clone();
-        record(&mut floors);
-        let bytes = floors.to_json();
-        self.save(move |store| store.save_floors(&bytes)).await?;
-        work.floors = floors;
+    /// Writes the rollback record where memory is ahead of the disk. Nothing is trusted that it does not hold.
+    async fn make_durable(&self, work: &mut Work) -> Result<(), UpdaterError> {
+        if work.durable {
+            return Ok(());
+        }
+        let bytes = work.floors.to_json();
+        let written = self.save(move |store| store.save_floors(&bytes)).await;
+        written.inspect_err(|error| self.not_written(error))?;
+        work.durable = true;
         Ok(())
+    }
+
+    fn not_written(&self, error: &UpdaterError) {
+        tracing::warn!(repository = %self.settings.name, %error, "the disk does not take trust state");
+        self.observer.state_not_written(&self.settings.name);
     }
 
     /// Writes without holding up other tasks: a write ends with two fsyncs.
@@ -299,147 +404,6 @@ impl Repository {
             Ok(result) => result.map_err(self.state_error()),
             Err(_) => Err(UpdaterError::Interrupted { repository: self.settings.name.clone() }),
         }
-    }
-}
-
-/// From disk, at start.
-impl Repository {
-    /// Verifies the stored chain of roots from the anchor, takes up the floors, and makes what is stored, whole and
-    /// unexpired the live set.
-    pub(super) fn restore(&mut self) -> Result<(), UpdaterError> {
-        let limits = self.settings.limits();
-        let mut chain = self.restore_anchor(limits)?;
-        if let Some(chain) = &mut chain {
-            self.restore_roots(chain)?;
-        }
-        let floors = self.restore_floors(chain.as_ref())?;
-        let now = self.clock.now();
-        let mut progress = self.store.progress();
-        if let Some(chain) = &chain {
-            let minimum = self.check_root_minimum(chain);
-            let restored =
-                minimum.and_then(|()| restore_set(&self.store, chain, &floors, now).map_err(|source| self.tuf(source)));
-            match restored {
-                Ok(Some(set)) => self.publish(set, &mut progress, now),
-                Ok(None) => {}
-                Err(error) => {
-                    tracing::warn!(repository = %self.settings.name, %error, "stored metadata is not usable");
-                    self.condition().last_error = Some(error);
-                }
-            }
-        }
-        *self.work.get_mut() = Work { chain, floors, progress };
-        Ok(())
-    }
-
-    fn restore_anchor(&self, limits: Limits) -> Result<Option<RootStage>, UpdaterError> {
-        let bytes = match (&self.settings.root, &self.settings.root_sha256) {
-            (Some(path), _) => read_anchor(&self.settings, path)?,
-            (None, Some(pin)) => match self.store.root(Version::FIRST).filter(|bytes| Digest::sha256(bytes) == *pin) {
-                Some(bytes) => bytes,
-                None => return Ok(None),
-            },
-            (None, None) => return Ok(None),
-        };
-        RootStage::start_within(bytes, limits).map(Some).map_err(|error| UpdaterError::Setting {
-            repository: self.settings.name.clone(),
-            key: "root",
-            why: error.to_string(),
-        })
-    }
-
-    fn restore_roots(&self, chain: &mut RootStage) -> Result<(), UpdaterError> {
-        let (version, anchor) = (chain.version(), chain.root().shared_bytes());
-        if self.store.root(version).as_deref() != Some(&anchor[..]) {
-            self.store.save_root(version, &anchor).map_err(self.state_error())?;
-        }
-        while let Some(bytes) = self.store.root(chain.next_version()) {
-            let version = chain.next_version();
-            if let Err(error) = chain.accept_root(bytes) {
-                tracing::warn!(repository = %self.settings.name, %version, %error, "a stored root is not usable and will be fetched again");
-                break;
-            }
-        }
-        self.store.save_latest_root(chain.root().bytes()).map_err(self.state_error())
-    }
-
-    /// The rollback record, raised by what is stored and signed: a crash may have come between the two. Where it is
-    /// damaged and nothing that is signed can stand in for it, that is an error; a missing one is a new beginning.
-    fn restore_floors(&self, chain: Option<&RootStage>) -> Result<Floors, UpdaterError> {
-        let (found, damage) = match self.store.floors() {
-            Ok(None) => (Floors::new(), None),
-            Ok(Some(bytes)) => match Floors::from_json(&bytes) {
-                Ok(floors) => (floors, None),
-                Err(error) => (Floors::new(), Some(error.to_string())),
-            },
-            Err(error) => (Floors::new(), Some(error.to_string())),
-        };
-        let mut raised = found.clone();
-        if let Some(chain) = chain {
-            raise_floors(&mut raised, &self.store, chain);
-        }
-        if let Some(detail) = damage {
-            if raised.timestamp().is_none() {
-                return Err(UpdaterError::Damaged { repository: self.settings.name.clone(), detail });
-            }
-            tracing::warn!(repository = %self.settings.name, %detail, "the rollback record is damaged; stored metadata stands in for it");
-        }
-        if raised != found {
-            self.store.save_floors(&raised.to_json()).map_err(self.state_error())?;
-        }
-        Ok(raised)
-    }
-}
-
-/// The set that is stored; `Ok(None)` when something is missing.
-fn restore_set(
-    store: &Store,
-    chain: &RootStage,
-    floors: &Floors,
-    now: Timestamp,
-) -> Result<Option<TrustedSet>, TufError> {
-    let stage = chain.clone().finish(now)?;
-    let file = store.role(&RoleName::timestamp()).map(Bytes::from);
-    let kept = floors.timestamp().map(Bytes::copy_from_slice);
-    // The floor's copy steps in where the file is missing or damaged.
-    let accepted = match (file, kept) {
-        (Some(file), Some(kept)) => {
-            stage.clone().accept(file, floors, now).or_else(|_| stage.accept(kept, floors, now))?
-        }
-        (Some(only), None) | (None, Some(only)) => stage.accept(only, floors, now)?,
-        (None, None) => return Ok(None),
-    };
-    let snapshots = [store.role(&RoleName::snapshot()).map(Bytes::from), floors.snapshot().map(Bytes::copy_from_slice)];
-    let Some(accepted) = first_usable(snapshots, |bytes| accepted.clone().accept(bytes, now))? else { return Ok(None) };
-    let Some(targets) = store.role(&RoleName::targets()) else { return Ok(None) };
-    accepted.accept(targets, now).map(Some)
-}
-
-/// The first of two copies that is accepted; the error of the last that is not.
-fn first_usable<T>(
-    copies: [Option<Bytes>; 2],
-    accept: impl Fn(Bytes) -> Result<T, TufError>,
-) -> Result<Option<T>, TufError> {
-    let mut last = Ok(None);
-    for copy in copies.into_iter().flatten() {
-        match accept(copy) {
-            Ok(accepted) => return Ok(Some(accepted)),
-            Err(error) => last = Err(error),
-        }
-    }
-    last
-}
-
-/// Raises floors to what is stored, signed and no older, expired or not.
-fn raise_floors(floors: &mut Floors, store: &Store, chain: &RootStage) {
-    floors.record_root(chain.anchor(), chain.version());
-    let Ok(stage) = chain.clone().finish(BEFORE_ALL_EXPIRY) else { return };
-    let Some(bytes) = store.role(&RoleName::timestamp()) else { return };
-    let Ok(stage) = stage.accept(bytes, floors, BEFORE_ALL_EXPIRY) else { return };
-    floors.record_timestamp(stage.timestamp());
-    let Some(bytes) = store.role(&RoleName::snapshot()) else { return };
-    if let Ok(stage) = stage.accept(bytes, BEFORE_ALL_EXPIRY) {
-        floors.record_snapshot(stage.snapshot());
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fmt,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicUsize},
 };
 
 use arc_swap::ArcSwapOption;
@@ -14,12 +14,14 @@ use url::Url;
 
 use super::{
     RefusedRefresh, Settings, UpdaterError,
+    damage::{Damage, DamageLog, StateFile},
+    fetch::MirrorFault,
     flights::Flights,
     settings::folder,
-    store::{Access, Progress, Sighting, Store},
+    store::{Access, FORMAT, OpenError, Progress, Sighting, Store},
 };
 use crate::{
-    base::{Digest, SharedClock, Span, files, files::FileError},
+    base::{Digest, Faults, SharedClock, Span, files, files::FileError},
     tuf::{
         DelegatedTargets, Floors, KeyId, RoleKey, RoleName, RootStage, TrustedSet, TufError, Verified, Version,
         schema::Role,
@@ -38,6 +40,12 @@ pub trait Observer: Send + Sync + 'static {
     fn trusted(&self, repository: &str, role: &str, version: u64, expires: Timestamp);
     /// Verification said no, for the reason of [`UpdaterError::reason`].
     fn verification_failed(&self, repository: &str, reason: &'static str);
+    /// A stored file was not what it must be.
+    fn state_damaged(&self, repository: &str, file: StateFile);
+    /// The disk did not take trust state.
+    fn state_not_written(&self, repository: &str);
+    /// A mirror, by its place in `metadata_url` from 0, fell short.
+    fn mirror_failed(&self, repository: &str, mirror: usize, fault: MirrorFault);
 }
 
 /// An observer that looks away.
@@ -48,6 +56,9 @@ impl Observer for Silent {
     fn refreshed(&self, _: &str, _: &Result<(), &UpdaterError>) {}
     fn trusted(&self, _: &str, _: &str, _: u64, _: Timestamp) {}
     fn verification_failed(&self, _: &str, _: &'static str) {}
+    fn state_damaged(&self, _: &str, _: StateFile) {}
+    fn state_not_written(&self, _: &str) {}
+    fn mirror_failed(&self, _: &str, _: usize, _: MirrorFault) {}
 }
 
 /// One TUF repository that is read. Shared by all mounts on it.
@@ -55,6 +66,8 @@ pub struct Repository {
     pub(super) settings: Settings,
     /// Base URLs of metadata, each with a slash at its end; more than one are mirrors.
     pub(super) mirrors: Vec<Url>,
+    /// The mirror that served well last.
+    pub(super) preferred: AtomicUsize,
     pub(super) targets: Option<Url>,
     pub(super) origins: Origins,
     pub(super) client: Client,
@@ -72,10 +85,27 @@ pub struct Repository {
 
 /// What a refresh works on.
 pub(super) struct Work {
-    /// The chain of roots so far; `None` until a pinned first root was fetched.
+    /// The chain of roots as far as it is stored; `None` until a pinned first root was fetched.
     pub(super) chain: Option<RootStage>,
+    /// Never lower than on disk; where it is higher, `durable` is false.
     pub(super) floors: Floors,
     pub(super) progress: Progress,
+    /// Whether the floors are on disk. Nothing is trusted until they are.
+    pub(super) durable: bool,
+    /// Whether the disk did not take a file of the live set.
+    pub(super) unsaved: bool,
+}
+
+impl Work {
+    pub(super) fn new(chain: Option<RootStage>, floors: Floors, progress: Progress) -> Self {
+        Self { chain, floors, progress, durable: true, unsaved: false }
+    }
+
+    /// Raises the floors in memory: what is refused by them is refused from now on, whatever the disk does.
+    pub(super) fn record(&mut self, record: impl FnOnce(&mut Floors)) {
+        record(&mut self.floors);
+        self.durable = false;
+    }
 }
 
 /// The set that answers, and since when its versions are known.
@@ -130,6 +160,8 @@ pub struct Status {
     pub anchor: Option<Digest>,
     /// SHA-256 of the newest root.
     pub root_sha256: Option<Digest>,
+    /// What was found damaged in the stored state, the last of each kind of file.
+    pub damage: Vec<Damage>,
 }
 
 /// A top-level role as status pages show it.
@@ -173,7 +205,8 @@ impl Repository {
         clock: SharedClock,
         observer: Arc<dyn Observer>,
     ) -> Result<Arc<Self>, UpdaterError> {
-        Self::open_with(settings, state, Access::Write, client, clock, observer)
+        let store = open_store(&settings, state, Access::Write, &observer, Faults::default())?;
+        Self::open_store(settings, store, client, clock, observer)
     }
 
     /// Like [`Repository::open`], for commands that look at the state of a running gate: it starts from what is stored
@@ -187,23 +220,33 @@ impl Repository {
     ) -> Result<Arc<Self>, UpdaterError> {
         settings.check()?;
         let state = state_dir.join(&settings.name);
-        Self::open_with(settings, &state, Access::Read, client, clock, observer)
+        let store = open_store(&settings, &state, Access::Read, &observer, Faults::default())?;
+        Self::open_store(settings, store, client, clock, observer)
     }
 
-    fn open_with(
+    /// Like [`Repository::open`], on a disk that may fail.
+    #[cfg(test)]
+    pub(super) fn open_on(
+        faults: Faults,
         settings: Settings,
-        state: &Path,
-        access: Access,
+        state_dir: &Path,
         client: Client,
         clock: SharedClock,
         observer: Arc<dyn Observer>,
     ) -> Result<Arc<Self>, UpdaterError> {
-        settings.check()?;
+        let store = open_store(&settings, &state_dir.join(&settings.name), Access::Write, &observer, faults)?;
+        Self::open_store(settings, store, client, clock, observer)
+    }
+
+    fn open_store(
+        settings: Settings,
+        store: Store,
+        client: Client,
+        clock: SharedClock,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Arc<Self>, UpdaterError> {
         let mirrors: Vec<Url> = settings.metadata_url.iter().map(folder).collect();
         let targets = settings.targets_url.as_ref().map(folder);
-        let name = settings.name.clone();
-        let store = Store::open(state.to_owned(), settings.limits(), access).map_err(in_state(&name))?;
-        let work = Work { chain: None, floors: Floors::new(), progress: store.progress() };
         let roles = moka::future::Cache::builder()
             .weigher(|_, role: &Arc<DelegatedTargets>| {
                 u32::try_from(role.targets().bytes().len() + ROLE_OVERHEAD).unwrap_or(u32::MAX)
@@ -213,13 +256,14 @@ impl Repository {
         let mut repository = Self {
             origins: Origins::of(mirrors.iter().chain(&targets)),
             mirrors,
+            preferred: AtomicUsize::new(0),
             targets,
             client,
             clock,
             observer,
             store: Arc::new(store),
-            condition: Mutex::new(Condition::at_start(&work.progress)),
-            work: tokio::sync::Mutex::new(work),
+            condition: Mutex::default(),
+            work: tokio::sync::Mutex::new(Work::new(None, Floors::new(), Progress::default())),
             live: ArcSwapOption::empty(),
             refreshes: Flights::new(),
             role_fetches: Flights::new(),
@@ -281,6 +325,7 @@ impl Repository {
             last_error: condition.last_error.clone(),
             anchor: live.as_ref().map(|live| live.set.anchor().clone()),
             root_sha256: live.as_ref().map(|live| Digest::sha256(live.set.root().bytes())),
+            damage: self.store.damage(),
         }
     }
 
@@ -359,7 +404,7 @@ impl fmt::Debug for Repository {
 }
 
 impl Condition {
-    fn at_start(progress: &Progress) -> Self {
+    pub(super) fn at_start(progress: &Progress) -> Self {
         let mark = progress.clock_mark.map(|wall| Mark { wall, at: Instant::now() });
         Self { last_success: progress.last_success, mark, ..Self::default() }
     }
@@ -388,6 +433,23 @@ pub(super) fn read_anchor(settings: &Settings, path: &Path) -> Result<Vec<u8>, U
         repository: settings.name.clone(),
         key: "root",
         why: error.to_string(),
+    })
+}
+
+fn open_store(
+    settings: &Settings,
+    state: &Path,
+    access: Access,
+    observer: &Arc<dyn Observer>,
+    faults: Faults,
+) -> Result<Store, UpdaterError> {
+    settings.check()?;
+    let damage = DamageLog::new(&settings.name, Arc::clone(observer));
+    Store::open(state.to_owned(), settings.limits(), access, damage, faults).map_err(|error| match error {
+        OpenError::Newer { path, found } => {
+            UpdaterError::NewerFormat { repository: settings.name.clone(), path, found, known: FORMAT }
+        }
+        OpenError::File(error) => in_state(&settings.name)(error),
     })
 }
 

@@ -66,7 +66,10 @@ pub struct Settings {
     /// Longest time for one metadata file, repetitions included.
     #[serde(default = "defaults::metadata_deadline")]
     pub metadata_deadline: Span,
-    /// Longest time for one refresh as a whole.
+    /// How long one mirror is waited for while another one has answered, or could be asked.
+    #[serde(default = "defaults::mirror_wait")]
+    pub mirror_wait: Span,
+    /// Longest time for one refresh as a whole, as far as mirrors are waited for.
     #[serde(default = "defaults::refresh_deadline")]
     pub refresh_deadline: Span,
     /// How far the clock may stand behind a moment that is past for certain, before everything is refused. To begin
@@ -116,6 +119,9 @@ mod defaults {
     pub(super) fn metadata_deadline() -> Span {
         Span::secs(60)
     }
+    pub(super) fn mirror_wait() -> Span {
+        Span::secs(3)
+    }
     pub(super) fn refresh_deadline() -> Span {
         Span::mins(5)
     }
@@ -151,6 +157,7 @@ impl Settings {
             targets_size_max: defaults::targets_size_max(),
             roles_memory_max: defaults::roles_memory_max(),
             metadata_deadline: defaults::metadata_deadline(),
+            mirror_wait: defaults::mirror_wait(),
             refresh_deadline: defaults::refresh_deadline(),
             clock_tolerance: defaults::clock_tolerance(),
             first_refresh_wait: defaults::first_refresh_wait(),

@@ -6,30 +6,40 @@
 //! roots/N.root.json                                      the history, verified anew from the anchor at every start
 //! floors                                                 the rollback record
 //! progress                                               when what was seen first, and the last success
+//! format                                                 the version of this form
 //! ```
-//! Nothing here is believed: every file goes through the same verification as one that was just fetched.
+//! Nothing here is believed: every file goes through the same verification as one that was just fetched. What is found
+//! damaged is said and counted here, in one place; what follows from it is for who asked.
 
 use std::{
     collections::{BTreeMap, HashSet},
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::damage::{Damage, DamageLog, StateFile};
 use crate::{
     base::{
-        ByteSize, Digest,
+        ByteSize, Digest, Faults,
         files::{self, FileError, Mode},
     },
     tuf::{Limits, RoleName, Version},
 };
 
+/// The form described above.
+pub(super) const FORMAT: u64 = 1;
 /// Longest file name that is written; longer role names stay in memory alone.
 const NAME_BYTES_MAX: usize = 240;
 /// Most bytes of the record of first sights.
 const PROGRESS_MAX: ByteSize = ByteSize::kib(64);
+
+const FLOORS: &str = "floors";
+const PROGRESS: &str = "progress";
+const ROOT: &str = "root.json";
+const FORMAT_NAME: &str = "format";
 
 /// The folder of one repository.
 #[derive(Debug)]
@@ -37,6 +47,8 @@ pub(super) struct Store {
     folder: PathBuf,
     access: Access,
     limits: Limits,
+    faults: Faults,
+    damage: DamageLog,
 }
 
 /// Whether a process may change the state, or only looks at that of another.
@@ -46,9 +58,24 @@ pub(super) enum Access {
     Read,
 }
 
+/// Why a folder is not opened.
+#[derive(Debug)]
+pub(super) enum OpenError {
+    /// A later version of this program wrote it.
+    Newer { path: PathBuf, found: u64 },
+    /// It cannot be used.
+    File(FileError),
+}
+
+impl From<FileError> for OpenError {
+    fn from(error: FileError) -> Self {
+        Self::File(error)
+    }
+}
+
 /// When what was seen; losing it forgives age, never a rollback.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub(super) struct Progress {
     /// The last refresh that succeeded.
     pub(super) last_success: Option<Timestamp>,
@@ -66,45 +93,97 @@ pub(super) struct Sighting {
 }
 
 impl Store {
-    /// Opens the folder. To write, it is created where it is missing and made private; to read, nothing is touched,
-    /// and whatever is saved is forgotten.
-    pub(super) fn open(folder: PathBuf, limits: Limits, access: Access) -> Result<Self, FileError> {
+    /// Opens the folder. To write, it is created where it is missing, made private, and rid of what a killed process
+    /// left; to read, nothing is touched, and whatever is saved is forgotten.
+    pub(super) fn open(
+        folder: PathBuf,
+        limits: Limits,
+        access: Access,
+        damage: DamageLog,
+        faults: Faults,
+    ) -> Result<Self, OpenError> {
+        let store = Self { folder, access, limits, faults, damage };
         if access == Access::Write {
-            files::private_folder(&folder)?;
-            files::private_folder(&folder.join("roots"))?;
+            files::private_folder(&store.folder)?;
         }
-        Ok(Self { folder, access, limits })
+        let is_marked = store.check_format()?;
+        if access == Access::Write {
+            files::private_folder(&store.folder.join("roots"))?;
+            files::sweep(&store.folder);
+            files::sweep(&store.folder.join("roots"));
+            if !is_marked {
+                store.write(StateFile::Format, FORMAT_NAME, format!("{FORMAT}\n").as_bytes())?;
+            }
+        }
+        Ok(store)
+    }
+
+    /// Whether the folder says that it has the form of this program. One that says nothing is from before forms were
+    /// counted, and has the first.
+    fn check_format(&self) -> Result<bool, OpenError> {
+        let path = self.folder.join(FORMAT_NAME);
+        let bytes = match self.read(&path, ByteSize(32)) {
+            Ok(bytes) => bytes,
+            Err(error) if error.is_not_found() => return Ok(false),
+            Err(error) => {
+                self.found(StateFile::Format, FORMAT_NAME, format!("{error}; taken for {FORMAT}"));
+                return Ok(false);
+            }
+        };
+        let number = std::str::from_utf8(&bytes).ok().and_then(|text| text.strip_suffix('\n')?.parse().ok());
+        match number {
+            Some(FORMAT) => Ok(true),
+            Some(found) if found > FORMAT => Err(OpenError::Newer { path: self.folder.clone(), found }),
+            _ => {
+                self.found(StateFile::Format, FORMAT_NAME, format!("it is no version; taken for {FORMAT}"));
+                Ok(false)
+            }
+        }
+    }
+
+    /// Where it lies.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// A root of the history; `None` where it is missing or unreadable: then it is fetched again.
     pub(super) fn root(&self, version: Version) -> Option<Vec<u8>> {
-        self.read(&self.root_path(version), self.limits.root)
+        self.look(StateFile::Root, &root_name(version), self.limits.root)
     }
 
     /// Adds a root to the history and makes it `root.json`.
     pub(super) fn save_root(&self, version: Version, bytes: &[u8]) -> Result<(), FileError> {
-        self.write(&self.root_path(version), bytes)?;
+        self.save_in_history(version, bytes)?;
         self.save_latest_root(bytes)
+    }
+
+    /// Adds a root to the history.
+    pub(super) fn save_in_history(&self, version: Version, bytes: &[u8]) -> Result<(), FileError> {
+        self.write(StateFile::Root, &root_name(version), bytes)
+    }
+
+    /// The copy of the newest root.
+    pub(super) fn latest_root(&self) -> Option<Vec<u8>> {
+        self.look(StateFile::Root, ROOT, self.limits.root)
     }
 
     /// Makes `root.json` the newest root, where it is not.
     pub(super) fn save_latest_root(&self, bytes: &[u8]) -> Result<(), FileError> {
-        let path = self.folder.join("root.json");
-        if self.read(&path, self.limits.root).as_deref() == Some(bytes) {
+        if self.latest_root().as_deref() == Some(bytes) {
             return Ok(());
         }
-        self.write(&path, bytes)
+        self.write(StateFile::Root, ROOT, bytes)
     }
 
     /// A role other than root; `None` where it is missing or unreadable: then it is fetched again.
     pub(super) fn role(&self, role: &RoleName) -> Option<Vec<u8>> {
-        self.read(&self.role_path(role)?, self.limit(role))
+        self.look(file_of(role), &file_name(role)?, self.limit(role))
     }
 
     /// Keeps a role other than root.
     pub(super) fn save_role(&self, role: &RoleName, bytes: &[u8]) -> Result<(), FileError> {
-        match self.role_path(role) {
-            Some(path) => self.write(&path, bytes),
+        match file_name(role) {
+            Some(name) => self.write(file_of(role), &name, bytes),
             None => Ok(()),
         }
     }
@@ -117,19 +196,47 @@ impl Store {
         let Ok(entries) = fs::read_dir(&self.folder) else { return };
         for entry in entries.flatten() {
             let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
-            let top = matches!(name.as_str(), "root.json" | "timestamp.json" | "snapshot.json" | "targets.json");
+            let top = matches!(name.as_str(), ROOT | "timestamp.json" | "snapshot.json" | "targets.json");
             // What is left behind costs space, not trust.
-            if name.ends_with(".json") && !top && !listed.contains(&name) {
+            if name.ends_with(".json") && !top && !listed.contains(&name) && self.faults.strike("remove").is_ok() {
                 let _ = fs::remove_file(entry.path());
             }
         }
+    }
+
+    /// Whether the files that a start begins with are there: looked at by name alone, at every refresh. What a running
+    /// gate still knows is written anew where they are not.
+    pub(super) fn is_whole(&self) -> bool {
+        let names = [
+            (StateFile::Floors, FLOORS),
+            (StateFile::Root, ROOT),
+            (StateFile::Timestamp, "timestamp.json"),
+            (StateFile::Snapshot, "snapshot.json"),
+            (StateFile::Targets, "targets.json"),
+        ];
+        let mut whole = true;
+        for (file, name) in names.into_iter().filter(|_| self.access == Access::Write) {
+            if fs::symlink_metadata(self.folder.join(name)).is_ok_and(|found| found.is_file()) {
+                continue;
+            }
+            self.found(file, name, "it is gone; written anew from memory".to_owned());
+            whole = false;
+        }
+        whole
+    }
+
+    /// Whether something else than the rollback record shows that metadata was trusted before.
+    pub(super) fn has_trusted(&self, progress: Option<&Progress>) -> bool {
+        let names = ["timestamp.json", "snapshot.json", "targets.json"];
+        progress.is_some_and(|progress| progress.last_success.is_some())
+            || names.iter().any(|name| fs::symlink_metadata(self.folder.join(name)).is_ok())
     }
 
     /// The rollback record; `Ok(None)` only where there is no such file.
     pub(super) fn floors(&self) -> Result<Option<Vec<u8>>, FileError> {
         // It quotes a timestamp and a snapshot as JSON strings, which may double their size.
         let limit = ByteSize(2 * (self.limits.timestamp.bytes() + self.limits.snapshot.bytes()) + 4096);
-        match files::read_bounded(&self.folder.join("floors"), limit) {
+        match self.read(&self.folder.join(FLOORS), limit) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
@@ -138,35 +245,77 @@ impl Store {
 
     /// Replaces the rollback record.
     pub(super) fn save_floors(&self, bytes: &[u8]) -> Result<(), FileError> {
-        self.write(&self.folder.join("floors"), bytes)
+        self.write(StateFile::Floors, FLOORS, bytes)
     }
 
-    /// When what was seen.
-    pub(super) fn progress(&self) -> Progress {
-        let bytes = self.read(&self.folder.join("progress"), PROGRESS_MAX).unwrap_or_default();
-        serde_json::from_slice(&bytes).unwrap_or_default()
+    /// When what was seen; `None` where that is not known.
+    pub(super) fn progress(&self) -> Option<Progress> {
+        let bytes = self.look(StateFile::Progress, PROGRESS, PROGRESS_MAX)?;
+        match serde_json::from_slice(&bytes) {
+            Ok(progress) => Some(progress),
+            Err(error) => {
+                self.found(StateFile::Progress, PROGRESS, format!("{error}; ages are counted anew"));
+                None
+            }
+        }
     }
 
     /// Replaces the record of what was seen when.
     pub(super) fn save_progress(&self, progress: &Progress) -> Result<(), FileError> {
         let bytes = serde_json::to_vec(progress).unwrap_or_default();
-        self.write(&self.folder.join("progress"), &bytes)
+        self.write(StateFile::Progress, PROGRESS, &bytes)
     }
 
-    fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), FileError> {
-        match self.access {
-            Access::Write => files::write_atomic(path, bytes, Mode::Private),
-            Access::Read => Ok(()),
+    /// A role's file turned out not to be what it must be.
+    pub(super) fn found_role(&self, role: &RoleName, detail: String) {
+        self.found(file_of(role), &role.file_name(), detail);
+    }
+
+    /// A root of the history turned out not to be what it must be.
+    pub(super) fn found_root(&self, version: Version, detail: String) {
+        self.found(StateFile::Root, &root_name(version), detail);
+    }
+
+    /// `root.json` is not the newest root.
+    pub(super) fn found_latest_root(&self, detail: &str) {
+        self.found(StateFile::Root, ROOT, detail.to_owned());
+    }
+
+    /// The rollback record turned out not to be what it must be.
+    pub(super) fn found_floors(&self, detail: String) {
+        self.found(StateFile::Floors, FLOORS, detail);
+    }
+
+    /// The record of what was seen when is gone.
+    pub(super) fn found_no_progress(&self) {
+        self.found(StateFile::Progress, PROGRESS, "it is missing; ages are counted anew".to_owned());
+    }
+
+    /// What was found damaged since it was opened.
+    pub(super) fn damage(&self) -> Vec<Damage> {
+        self.damage.all()
+    }
+
+    fn found(&self, file: StateFile, name: &str, detail: String) {
+        self.damage.found(file, name, detail);
+    }
+
+    fn write(&self, file: StateFile, name: &str, bytes: &[u8]) -> Result<(), FileError> {
+        if self.access == Access::Read {
+            return Ok(());
         }
-    }
-
-    fn root_path(&self, version: Version) -> PathBuf {
-        self.folder.join("roots").join(RoleName::root().versioned_file_name(version))
-    }
-
-    fn role_path(&self, role: &RoleName) -> Option<PathBuf> {
-        let name = role.file_name();
-        (name.len() <= NAME_BYTES_MAX).then(|| self.folder.join(name))
+        let path = self.folder.join(name);
+        let write = || files::write_atomic_with(&self.faults, &path, bytes, Mode::Private);
+        match write() {
+            // A folder in its place makes way if it is empty. What anybody put into it is not ours to remove.
+            Err(error) if error.source.kind() == io::ErrorKind::IsADirectory => {
+                fs::remove_dir(&path).map_err(FileError::at("replace the folder", &path))?;
+                write()?;
+            }
+            result => result?,
+        }
+        self.damage.written(file, name);
+        Ok(())
     }
 
     fn limit(&self, role: &RoleName) -> ByteSize {
@@ -177,24 +326,70 @@ impl Store {
         }
     }
 
-    fn read(&self, path: &Path, limit: ByteSize) -> Option<Vec<u8>> {
-        match files::read_bounded(path, limit) {
+    fn look(&self, file: StateFile, name: &str, limit: ByteSize) -> Option<Vec<u8>> {
+        match self.read(&self.folder.join(name), limit) {
             Ok(bytes) => Some(bytes),
             Err(error) if error.is_not_found() => None,
             Err(error) => {
-                tracing::warn!(%error, "stored metadata cannot be read and will be fetched again");
+                self.found(file, name, format!("{error}; taken for missing"));
                 None
             }
         }
     }
+
+    fn read(&self, path: &Path, limit: ByteSize) -> Result<Vec<u8>, FileError> {
+        files::read_bounded_with(&self.faults, path, limit)
+    }
+}
+
+/// The version that stored bytes say they have, if they are metadata of a targets role at all. Only for telling a file
+/// that is out of date from a damaged one: it decides nothing.
+pub(super) fn version_of_targets(bytes: &[u8]) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Document {
+        signed: Signed,
+    }
+    #[derive(Deserialize)]
+    struct Signed {
+        #[serde(rename = "_type")]
+        kind: String,
+        version: u64,
+    }
+    let Document { signed } = serde_json::from_slice(bytes).ok()?;
+    (signed.kind == "targets").then_some(signed.version)
+}
+
+fn file_of(role: &RoleName) -> StateFile {
+    match role.as_str() {
+        "timestamp" => StateFile::Timestamp,
+        "snapshot" => StateFile::Snapshot,
+        "targets" => StateFile::Targets,
+        _ => StateFile::Delegated,
+    }
+}
+
+fn root_name(version: Version) -> String {
+    format!("roots/{}", RoleName::root().versioned_file_name(version))
+}
+
+fn file_name(role: &RoleName) -> Option<String> {
+    Some(role.file_name()).filter(|name| name.len() <= NAME_BYTES_MAX)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::updater::Silent;
 
     fn store(folder: &Path) -> Store {
-        Store::open(folder.join("repo"), Limits::default(), Access::Write).unwrap()
+        open(folder, Access::Write).unwrap()
+    }
+
+    fn open(folder: &Path, access: Access) -> Result<Store, OpenError> {
+        let damage = DamageLog::new("repo", Arc::new(Silent));
+        Store::open(folder.join("repo"), Limits::default(), access, damage, Faults::default())
     }
 
     #[test]
@@ -236,5 +431,52 @@ mod tests {
         assert!(store.role(&RoleName::new("b").unwrap()).is_none());
         assert!(store.role(&RoleName::targets()).is_some());
         assert!(store.floors().unwrap().is_some());
+    }
+
+    #[test]
+    fn a_folder_of_a_newer_form_is_refused_and_one_without_a_version_is_marked() {
+        let folder = tempfile::tempdir().unwrap();
+        let format = folder.path().join("repo/format");
+        store(folder.path());
+        assert_eq!(fs::read(&format).unwrap(), b"1\n");
+        fs::write(&format, b"2\n").unwrap();
+        for access in [Access::Write, Access::Read] {
+            assert!(matches!(open(folder.path(), access), Err(OpenError::Newer { found: 2, .. })), "{access:?}");
+        }
+        for damaged in ["", "1", "one\n", "\u{0}\u{0}"] {
+            fs::write(&format, damaged).unwrap();
+            let store = store(folder.path());
+            assert_eq!(store.damage()[0].file, StateFile::Format, "{damaged:?}");
+            assert!(store.damage()[0].mended && fs::read(&format).unwrap() == b"1\n", "{damaged:?}");
+        }
+        fs::remove_file(&format).unwrap();
+        assert!(store(folder.path()).damage().is_empty(), "from before forms were counted");
+    }
+
+    #[test]
+    fn what_a_killed_process_left_half_written_is_gone_after_the_next_start() {
+        let folder = tempfile::tempdir().unwrap();
+        store(folder.path());
+        let left = ["repo/.tmp-abc", "repo/roots/.tmp-def"].map(|name| folder.path().join(name));
+        left.iter().for_each(|path| fs::write(path, b"half").unwrap());
+        open(folder.path(), Access::Read).unwrap();
+        assert!(left.iter().all(|path| path.exists()), "who reads touches nothing");
+        store(folder.path());
+        assert!(left.iter().all(|path| !path.exists()));
+    }
+
+    #[test]
+    fn an_empty_folder_in_place_of_a_file_makes_way_and_one_with_content_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path());
+        let place = folder.path().join("repo/floors");
+        fs::create_dir(&place).unwrap();
+        store.save_floors(b"{}").unwrap();
+        assert_eq!(fs::read(&place).unwrap(), b"{}");
+        fs::remove_file(&place).unwrap();
+        fs::create_dir(&place).unwrap();
+        fs::write(place.join("somebody's"), b"").unwrap();
+        let error = store.save_floors(b"{}").unwrap_err();
+        assert!(error.path == place && place.join("somebody's").exists(), "{error}");
     }
 }

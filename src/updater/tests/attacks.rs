@@ -415,6 +415,29 @@ async fn a_clock_that_is_set_back_does_not_bring_expired_metadata_to_life() {
 }
 
 #[tokio::test]
+async fn a_clock_that_was_ahead_from_the_start_is_told_with_its_evidence_until_the_documented_reset() {
+    let mut lab = Lab::new();
+    lab.lifetime = super::lab::DAY * 300;
+    lab.publish();
+    let server = lab.files.serve().await;
+    lab.clock.advance(super::lab::DAY * 200);
+    let repository = lab.open(&server);
+    repository.refresh().await.unwrap();
+    lab.clock.advance(super::lab::DAY * -200);
+    for repository in [repository, lab.open(&server)] {
+        let error = repository.refresh().await.unwrap_err();
+        let UpdaterError::Clock { now, mark, .. } = &error else { panic!("{error}") };
+        assert!(mark.duration_since(*now) > super::lab::DAY * 199, "{error}");
+        assert!(error.to_string().contains("2026-06-01") && error.to_string().contains("2026-12"), "{error}");
+        assert!(repository.current().is_err());
+    }
+    std::fs::remove_file(lab.stored("progress")).unwrap();
+    let reset = lab.open(&server);
+    reset.refresh().await.unwrap();
+    assert_eq!(reset.status().damage.len(), 1, "and that it is gone is said");
+}
+
+#[tokio::test]
 async fn a_clock_that_jumped_ahead_for_a_while_does_no_lasting_harm() {
     let mut lab = Lab::new();
     let server = lab.files.serve().await;

@@ -15,9 +15,9 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::super::{Observer, Repository, Settings, UpdaterError};
+use super::super::{MirrorFault, Observer, Repository, Settings, StateFile, UpdaterError};
 use crate::{
-    base::{Clock as _, Digest, Span},
+    base::{Clock as _, Digest, Faults, Span},
     testing::HandClock,
     tuf::canonical,
     upstream::{
@@ -240,6 +240,25 @@ impl Lab {
         self.files.put("timestamp.json", sign(&signed, &[self.seeds["timestamp"]]));
     }
 
+    /// A timestamp that a stranger signed.
+    pub(super) fn forged_timestamp(&self, version: u64) -> Vec<u8> {
+        let mut signed = self.header("timestamp", version);
+        signed["meta"] = json!({"snapshot.json": {"version": self.snapshot}});
+        sign(&signed, &[99])
+    }
+
+    /// A root 2 whose keys are a stranger's.
+    pub(super) fn forged_root(&self) -> Vec<u8> {
+        let mut signed = self.header("root", 2);
+        signed["consistent_snapshot"] = json!(true);
+        for role in ["root", "timestamp", "snapshot", "targets"] {
+            let (keyid, key) = key_json(99);
+            signed["roles"][role] = json!({"keyids": [keyid], "threshold": 1});
+            signed["keys"][keyid] = key;
+        }
+        sign(&signed, &[99])
+    }
+
     pub(super) fn file_name(&self, role: &str, version: u64) -> String {
         if self.consistent { format!("{version}.{role}.json") } else { format!("{role}.json") }
     }
@@ -287,6 +306,16 @@ impl Lab {
         Repository::open(settings, state, client(), self.clock.clone(), Arc::new(Counter::default()))
     }
 
+    pub(super) fn open_on(
+        &self,
+        faults: &Faults,
+        settings: Settings,
+        counter: &Arc<Counter>,
+    ) -> Result<Arc<Repository>, UpdaterError> {
+        let (faults, counter) = (faults.clone(), Arc::clone(counter));
+        Repository::open_on(faults, settings, self.state.path(), client(), self.clock.clone(), counter)
+    }
+
     pub(super) fn open_to_read(&self, server: &TestServer) -> Arc<Repository> {
         let (settings, counter) = (self.settings(server), Arc::new(Counter::default()));
         Repository::open_to_read(settings, self.state.path(), client(), self.clock.clone(), counter).unwrap()
@@ -309,6 +338,9 @@ pub(super) struct Counter {
     pub(super) succeeded: AtomicUsize,
     pub(super) failed: AtomicUsize,
     pub(super) refusals: Mutex<Vec<&'static str>>,
+    pub(super) damaged: Mutex<Vec<StateFile>>,
+    pub(super) not_written: AtomicUsize,
+    pub(super) mirrors: Mutex<Vec<(usize, MirrorFault)>>,
 }
 
 impl Observer for Counter {
@@ -319,5 +351,14 @@ impl Observer for Counter {
     fn trusted(&self, _: &str, _: &str, _: u64, _: Timestamp) {}
     fn verification_failed(&self, _: &str, reason: &'static str) {
         self.refusals.lock().unwrap().push(reason);
+    }
+    fn state_damaged(&self, _: &str, file: StateFile) {
+        self.damaged.lock().unwrap().push(file);
+    }
+    fn state_not_written(&self, _: &str) {
+        self.not_written.fetch_add(1, Ordering::SeqCst);
+    }
+    fn mirror_failed(&self, _: &str, mirror: usize, fault: MirrorFault) {
+        self.mirrors.lock().unwrap().push((mirror, fault));
     }
 }

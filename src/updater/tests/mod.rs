@@ -1,8 +1,11 @@
 //! A reader against a repository that lies, crashes, lags and dies.
 
 mod attacks;
+mod crashes;
+mod damage;
 mod lab;
 mod lookups;
+mod mirrors;
 mod outages;
 mod retrieval;
 mod roles;
