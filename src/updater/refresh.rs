@@ -251,6 +251,9 @@ impl Repository {
         self.preferred.store(mirror, Ordering::Relaxed);
         let timestamp = best.timestamp().clone();
         let is_new = work.floors.timestamp() != Some(timestamp.bytes());
+        if work.floors.timestamp().is_none() {
+            tracing::info!(repository = %self.settings.name, "nothing was trusted before: trust begins with the configured root");
+        }
         if is_new {
             // The floor first: a crash in between costs nothing, it has the bytes.
             work.record(|floors| floors.record_timestamp(&timestamp));

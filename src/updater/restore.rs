@@ -144,9 +144,7 @@ impl Repository {
                 return Err(UpdaterError::Damaged { repository, folder, detail });
             }
             self.store.found_floors(format!("{detail}; made anew from stored metadata"));
-        } else if found.timestamp().is_none() {
-            tracing::info!(repository = %self.settings.name, "nothing was trusted before: trust begins with the configured root");
-        } else if progress.is_none() && self.store.role(&RoleName::targets()).is_some() {
+        } else if found.timestamp().is_some() && progress.is_none() && self.store.role(&RoleName::targets()).is_some() {
             self.store.found_no_progress();
         }
         if found.timestamp().is_some()
