@@ -7,6 +7,7 @@
 )]
 
 mod clock;
+pub mod fuzz;
 pub mod repository;
 
 pub use clock::HandClock;

@@ -2,7 +2,7 @@
 
 /// Whether a target path matches a pattern. `*` and `?` match within one segment, `[…]` a set of characters as in a
 /// shell; case counts; there is no escape. As many segments as the pattern has, no more and no fewer.
-pub(super) fn matches(pattern: &str, path: &str) -> bool {
+pub(crate) fn matches(pattern: &str, path: &str) -> bool {
     let mut segments = path.split('/');
     let all =
         pattern.split('/').all(|pattern| segments.next().is_some_and(|segment| segment_matches(pattern, segment)));

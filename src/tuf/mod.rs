@@ -14,7 +14,7 @@ mod delegation;
 mod envelope;
 mod error;
 mod floors;
-mod glob;
+pub(crate) mod glob;
 pub mod keys;
 mod limits;
 mod names;
