@@ -18,6 +18,9 @@ use crate::{base::ByteSize, simple::ProjectName};
 pub const METADATA_MAX: ByteSize = ByteSize::mib(4);
 /// The most entries a wheel may have.
 const ENTRIES_MAX: usize = 200_000;
+/// The most that is read of a wheel: its directory and METADATA. The zip reader keeps some ten times the directory's
+/// bytes in memory before its entries can be counted.
+const READ_MAX: ByteSize = ByteSize::mib(40);
 /// The most lines that are searched for `Name` and `Version`.
 const HEADER_LINES_MAX: usize = 10_000;
 const LOCAL_HEADER: [u8; 4] = *b"PK\x03\x04";
@@ -77,7 +80,7 @@ pub enum WheelError {
 
 /// The bytes of METADATA of a wheel of this project and version.
 pub fn metadata<R: Read + Seek>(mut wheel: R, project: &ProjectName, version: &Version) -> Result<Vec<u8>, WheelError> {
-    let mut archive = ZipArchive::new(&mut wheel).map_err(zip_error)?;
+    let mut archive = ZipArchive::new(Bounded { inner: &mut wheel, left: READ_MAX.bytes() }).map_err(zip_error)?;
     let names: Vec<String> = archive.file_names().map(str::to_owned).collect();
     let start = archive.central_directory_start();
     let path = metadata_path(&names, project, version)?;
@@ -91,6 +94,30 @@ pub fn metadata<R: Read + Seek>(mut wheel: R, project: &ProjectName, version: &V
     check_local_header(&mut wheel, header_start, &path)?;
     check_fields(&bytes, project, version)?;
     Ok(bytes)
+}
+
+/// A reader that fails once so many bytes were read.
+struct Bounded<R> {
+    inner: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let room = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        if room == 0 && !buffer.is_empty() {
+            return Err(std::io::Error::other(format!("more than {READ_MAX} would have to be read of it")));
+        }
+        let read = self.inner.read(buffer.get_mut(..room).unwrap_or_default())?;
+        self.left = self.left.saturating_sub(read as u64);
+        Ok(read)
+    }
+}
+
+impl<R: Seek> Seek for Bounded<R> {
+    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+        self.inner.seek(to)
+    }
 }
 
 fn metadata_path(names: &[String], project: &ProjectName, version: &Version) -> Result<String, WheelError> {
@@ -334,6 +361,28 @@ mod tests {
     fn endless_metadata_is_refused_at_the_limit() {
         let large = [GOOD, &vec![b'x'; METADATA_MAX.as_usize()]].concat();
         assert_eq!(read(&wheel(&[("foo_bar-1.0.dist-info/METADATA", &large)])).unwrap_err(), WheelError::TooLarge);
+    }
+
+    #[test]
+    fn a_wheel_that_is_all_directory_is_refused_before_it_is_kept_in_memory() {
+        let record = |number: u32| {
+            let mut record = [0_u8; 46];
+            record[..4].copy_from_slice(&CENTRAL_HEADER);
+            record[28] = 8;
+            [record.as_slice(), format!("{number:08}").as_bytes()].concat()
+        };
+        let count = u32::try_from(READ_MAX.bytes() / 54 + 1000).unwrap();
+        let directory: Vec<u8> = (0..count).flat_map(record).collect();
+        let size = u64::try_from(directory.len()).unwrap();
+        // The 64-bit forms of the end records: more entries than 16 bits count.
+        let mut end = b"PK\x06\x06".to_vec();
+        end.extend([44_u64.to_le_bytes().as_slice(), &[45, 0, 45, 0], &[0; 8]].concat());
+        end.extend([u64::from(count), u64::from(count), size, 0].iter().flat_map(|number| number.to_le_bytes()));
+        end.extend(b"PK\x06\x07\0\0\0\0");
+        end.extend([size.to_le_bytes().as_slice(), &[1, 0, 0, 0]].concat());
+        end.extend(b"PK\x05\x06\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\0\0");
+        let WheelError::Zip(why) = read(&[directory, end].concat()).unwrap_err() else { panic!("it was kept") };
+        assert!(why.contains("would have to be read"), "{why}");
     }
 
     #[test]

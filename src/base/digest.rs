@@ -66,7 +66,7 @@ pub enum DigestError {
     /// Not hexadecimal, or of another length than the algorithm yields.
     #[error("`{text}` is not a {algorithm} digest of {expected} hexadecimal digits")]
     Hex {
-        /// What stood there, cut to 140 characters.
+        /// What stood there, cut to 140 characters, none of them a control character.
         text: String,
         /// The algorithm it was to be of.
         algorithm: Algorithm,
@@ -79,7 +79,7 @@ impl Digest {
     /// Reads the hexadecimal form, upper or lower case.
     pub fn from_hex(algorithm: Algorithm, text: &str) -> Result<Self, DigestError> {
         let malformed = || DigestError::Hex {
-            text: text.chars().take(140).collect(),
+            text: text.chars().take(140).map(|c| if c.is_control() { '?' } else { c }).collect(),
             algorithm,
             expected: algorithm.output_len() * 2,
         };
@@ -307,6 +307,8 @@ mod tests {
         for text in ["", "00", "zz", &"0".repeat(63), &"0".repeat(66)] {
             assert!(Digest::from_hex(Algorithm::Sha256, text).is_err(), "{text}");
         }
+        let error = Digest::from_hex(Algorithm::Sha256, "a\0b\nc").unwrap_err();
+        assert!(error.to_string().starts_with("`a?b?c` is not"), "{error}");
         assert!(matches!("md5:00".parse::<Digest>(), Err(DigestError::Algorithm(_))));
     }
 }

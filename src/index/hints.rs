@@ -80,7 +80,9 @@ impl Entry {
 
     fn of(read: Read, fetched: Timestamp) -> Self {
         let Read { page, tag, size } = read;
-        let weight = weight(size, page.files.len());
+        // Links are resolved, and may be longer than the text they stand in.
+        let links: usize = page.files.iter().map(|file| file.url.len()).sum();
+        let weight = weight(size.saturating_add(links), page.files.len());
         Self { hint: Some(Arc::new(Hint { page, tag })), fetched, weight }
     }
 }

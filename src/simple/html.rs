@@ -16,13 +16,19 @@ use url::Url;
 
 use super::{
     json,
-    page::{API_VERSION, CoreMetadata, FILES_MAX, File, Page, PageError, ProjectList, ProjectStatus, Yanked},
+    page::{API_VERSION, CoreMetadata, FILES_MAX, File, Links, Page, PageError, ProjectList, ProjectStatus, Yanked},
 };
 use crate::base::{Algorithm, Digest, Digests};
 
 /// Bytes handed to the tokenizer at a time; a tag or comment that fills one chunk whole is refused, because the
 /// tokenizer's search for duplicate attributes is quadratic in the length of a tag.
 pub(super) const CHUNK: usize = 8192;
+/// Attributes that a tag may have. Even within one chunk the search for duplicates makes millions of comparisons; a page
+/// of nothing but such tags would take minutes, so the first of them ends it.
+pub(super) const ATTRIBUTES_MAX: usize = 64;
+/// What is kept of the attributes of an anchor.
+const KEPT: [&str; 6] =
+    ["href", "data-requires-python", "data-yanked", "data-core-metadata", "data-dist-info-metadata", "data-provenance"];
 
 pub(super) fn read_page(bytes: &[u8], url: &Url) -> Result<Page, PageError> {
     let text = String::from_utf8_lossy(bytes);
@@ -38,6 +44,9 @@ pub(super) fn read_page(bytes: &[u8], url: &Url) -> Result<Page, PageError> {
         if state.tokens == before && !after.is_empty() {
             return Err(PageError::EndlessTag);
         }
+        if state.is_crowded {
+            return Err(PageError::CrowdedTag);
+        }
         if state.anchors.len() > FILES_MAX {
             return Err(PageError::TooManyFiles);
         }
@@ -45,7 +54,7 @@ pub(super) fn read_page(bytes: &[u8], url: &Url) -> Result<Page, PageError> {
     }
     tokenizer.end();
     let found = tokenizer.sink.0.into_inner();
-    found.into_page(url)
+    found.into_page(url, bytes.len())
 }
 
 #[derive(Default)]
@@ -55,6 +64,8 @@ struct Sink(RefCell<Found>);
 #[derive(Default)]
 struct Found {
     tokens: u64,
+    /// Whether a tag had more than [`ATTRIBUTES_MAX`].
+    is_crowded: bool,
     base: Option<String>,
     version: Option<String>,
     status: Option<String>,
@@ -70,18 +81,22 @@ impl TokenSink for Sink {
         if !matches!(token, Token::ParseError(_)) {
             found.tokens += 1;
         }
-        match token {
-            TagToken(Tag { kind: StartTag, name, attrs, .. }) => found.start_tag(&name, attrs),
-            TagToken(Tag { kind: EndTag, .. }) => TokenSinkResult::Continue,
-            _ => TokenSinkResult::Continue,
+        let TagToken(tag) = token else { return TokenSinkResult::Continue };
+        found.is_crowded |= tag.attrs.len() > ATTRIBUTES_MAX;
+        match tag {
+            Tag { kind: StartTag, name, attrs, .. } => found.start_tag(&name, attrs),
+            Tag { kind: EndTag, .. } => TokenSinkResult::Continue,
         }
     }
 }
 
 impl Found {
-    fn start_tag(&mut self, name: &str, attributes: Vec<Attribute>) -> TokenSinkResult<()> {
+    fn start_tag(&mut self, name: &str, mut attributes: Vec<Attribute>) -> TokenSinkResult<()> {
         match name {
-            "a" => self.anchors.push(attributes),
+            "a" => {
+                attributes.retain(|attribute| KEPT.contains(&&*attribute.name.local));
+                self.anchors.push(attributes);
+            }
             "base" if self.base.is_none() => self.base = attribute(&attributes, "href").map(str::to_owned),
             "meta" => self.meta(&attributes),
             "script" => return TokenSinkResult::RawData(RawKind::ScriptData),
@@ -108,17 +123,19 @@ impl Found {
         slot.get_or_insert_with(|| content.to_owned());
     }
 
-    fn into_page(self, url: &Url) -> Result<Page, PageError> {
+    fn into_page(self, url: &Url, length: usize) -> Result<Page, PageError> {
         json::check_version(self.version.as_deref())?;
         let base = self.base.as_deref().and_then(|href| url.join(href.trim()).ok()).unwrap_or_else(|| url.clone());
-        let links: Vec<&Vec<Attribute>> =
+        let mut links = Links::of(&base, length);
+        let anchors: Vec<&Vec<Attribute>> =
             self.anchors.iter().filter(|anchor| attribute(anchor, "href").is_some()).collect();
-        let files: Vec<File> = links.iter().filter_map(|anchor| file(anchor, &base)).collect();
+        let files: Vec<File> = anchors.iter().filter_map(|anchor| file(anchor, &mut links)).collect();
+        links.check()?;
         let reason = self.reason;
         Ok(Page {
             name: String::new(),
             versions: Vec::new(),
-            skipped: links.len() - files.len(),
+            skipped: anchors.len() - files.len(),
             files,
             status: self.status.map(|status| ProjectStatus { status, reason }),
         })
@@ -130,8 +147,8 @@ fn attribute<'a>(attributes: &'a [Attribute], name: &str) -> Option<&'a str> {
 }
 
 /// An anchor as a file; `None` for links that are no files (to the parent folder, for instance).
-fn file(anchor: &[Attribute], base: &Url) -> Option<File> {
-    let mut url = base.join(attribute(anchor, "href")?.trim()).ok()?;
+fn file(anchor: &[Attribute], links: &mut Links<'_>) -> Option<File> {
+    let mut url = links.resolve(attribute(anchor, "href")?.trim())?;
     let digests = url.fragment().and_then(fragment_digests);
     url.set_fragment(None);
     let last = url.path_segments()?.next_back()?.to_owned();
@@ -140,7 +157,7 @@ fn file(anchor: &[Attribute], base: &Url) -> Option<File> {
         return None;
     }
     let metadata = attribute(anchor, "data-core-metadata").or_else(|| attribute(anchor, "data-dist-info-metadata"));
-    let provenance = attribute(anchor, "data-provenance").and_then(|link| base.join(link).ok());
+    let provenance = attribute(anchor, "data-provenance").and_then(|link| links.resolve(link));
     Some(File {
         filename,
         url: url.into(),
@@ -319,6 +336,24 @@ mod tests {
     fn another_major_version_is_refused() {
         let text = r#"<meta name="pypi:repository-version" content="2.0">"#;
         assert_eq!(Page::from_html(text.as_bytes(), &base()), Err(PageError::Version("2.0".to_owned())));
+    }
+
+    #[test]
+    fn a_crowded_tag_ends_the_page_and_what_is_not_read_is_not_kept() {
+        let crowd = |count: usize| -> String { (0..count).map(|n| format!(" a{n}=''")).collect() };
+        for tag in ["b", "/b", "a href=x"] {
+            let text = format!("<{tag}{}><a href=a-1.zip>", crowd(ATTRIBUTES_MAX + 1));
+            assert_eq!(Page::from_html(text.as_bytes(), &base()), Err(PageError::CrowdedTag), "{tag}");
+        }
+        let text = format!("<a href=a-1.zip{}>", crowd(ATTRIBUTES_MAX - 1));
+        assert_eq!(Page::from_html(text.as_bytes(), &base()).unwrap().files.len(), 1);
+    }
+
+    #[test]
+    fn a_long_base_does_not_make_a_small_page_a_large_one() {
+        let page = |count: usize| format!("<base href=/{}/>{}", "b".repeat(8000), "<a href=a-1.zip>".repeat(count));
+        assert_eq!(Page::from_html(page(5).as_bytes(), &base()).unwrap().files.len(), 5);
+        assert_eq!(Page::from_html(page(10_000).as_bytes(), &base()), Err(PageError::LongLinks));
     }
 
     #[test]

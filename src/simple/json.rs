@@ -1,13 +1,18 @@
 //! The JSON form of pages (PEP 691, 700, 714, 740, 792).
 
+mod lenient;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use lenient::{FirstEntries, StrongHashes, WireMetadata, WireYanked};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use url::Url;
 
-use super::page::{API_VERSION, CoreMetadata, FILES_MAX, File, Page, PageError, ProjectList, ProjectStatus, Yanked};
+use super::page::{
+    API_VERSION, CoreMetadata, FILES_MAX, File, Links, Page, PageError, ProjectList, ProjectStatus, Yanked,
+};
 use crate::base::{Algorithm, Digest, Digests};
 
 #[derive(Deserialize)]
@@ -17,9 +22,9 @@ struct ReadPage<'a> {
     #[serde(default)]
     name: String,
     #[serde(default)]
-    versions: Option<Vec<String>>,
+    versions: Option<FirstEntries<String>>,
     #[serde(borrow)]
-    files: Vec<&'a RawValue>,
+    files: FirstEntries<&'a RawValue>,
     #[serde(default, rename = "project-status")]
     status: Option<WireStatus>,
 }
@@ -48,7 +53,7 @@ pub(super) struct ReadFile {
     pub filename: String,
     pub url: String,
     #[serde(default)]
-    pub hashes: BTreeMap<String, String>,
+    pub hashes: StrongHashes,
     #[serde(default, rename = "requires-python")]
     pub requires_python: Option<String>,
     #[serde(default)]
@@ -71,20 +76,6 @@ pub(super) struct ReadFile {
     pub core_metadata_size: Option<u64>,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum WireYanked {
-    Flag(bool),
-    Reason(String),
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum WireMetadata {
-    Flag(bool),
-    Hashes(BTreeMap<String, String>),
-}
-
 impl ReadFile {
     pub fn yanked(&self) -> Yanked {
         match &self.yanked {
@@ -105,10 +96,10 @@ impl ReadFile {
         }
     }
 
-    fn into_file(self, base: &Url) -> Option<File> {
-        let mut url = base.join(&self.url).ok()?;
+    fn into_file(self, links: &mut Links<'_>) -> Option<File> {
+        let mut url = links.resolve(&self.url)?;
         url.set_fragment(None);
-        let provenance = self.provenance.as_deref().and_then(|link| base.join(link).ok()).map(String::from);
+        let provenance = self.provenance.as_deref().and_then(|link| links.resolve(link)).map(String::from);
         Some(File {
             url: url.into(),
             digests: strong(&self.hashes),
@@ -123,13 +114,13 @@ impl ReadFile {
     }
 }
 
-fn sha256_of(hashes: &BTreeMap<String, String>) -> Option<Digest> {
-    Digest::from_hex(Algorithm::Sha256, hashes.get("sha256")?).ok()
+fn sha256_of(hashes: &StrongHashes) -> Option<Digest> {
+    Digest::from_hex(Algorithm::Sha256, hashes.get(Algorithm::Sha256)?).ok()
 }
 
 /// The strong digests among those a document names. Malformed ones are dropped: nothing of a hint is trusted.
-pub(super) fn strong(hashes: &BTreeMap<String, String>) -> Option<Digests> {
-    let of = |algorithm: Algorithm| Digest::from_hex(algorithm, hashes.get(algorithm.as_str())?).ok();
+fn strong(hashes: &StrongHashes) -> Option<Digests> {
+    let of = |algorithm: Algorithm| Digest::from_hex(algorithm, hashes.get(algorithm)?).ok();
     Digests::new([Algorithm::Sha256, Algorithm::Sha512].into_iter().filter_map(of))
 }
 
@@ -144,15 +135,17 @@ pub(super) fn check_version(version: Option<&str>) -> Result<(), PageError> {
 pub(super) fn read_page(bytes: &[u8], base: &Url) -> Result<Page, PageError> {
     let read: ReadPage = serde_json::from_slice(bytes).map_err(|error| PageError::Json(error.to_string()))?;
     check_version(read.meta.api_version.as_deref())?;
-    if read.files.len() > FILES_MAX {
+    let entries = read.files.0.len();
+    if entries > FILES_MAX {
         return Err(PageError::TooManyFiles);
     }
-    let entries = read.files.len();
-    let parse = |raw: &RawValue| serde_json::from_str::<ReadFile>(raw.get()).ok()?.into_file(base);
-    let files: Vec<File> = read.files.into_iter().filter_map(parse).collect();
+    let mut links = Links::of(base, bytes.len());
+    let parse = |raw: &RawValue| serde_json::from_str::<ReadFile>(raw.get()).ok()?.into_file(&mut links);
+    let files: Vec<File> = read.files.0.into_iter().filter_map(parse).collect();
+    links.check()?;
     Ok(Page {
         name: read.name,
-        versions: read.versions.unwrap_or_default(),
+        versions: read.versions.map(|versions| versions.0).unwrap_or_default(),
         skipped: entries - files.len(),
         files,
         status: read.status.map(|wire| ProjectStatus { status: wire.status, reason: wire.reason }),
@@ -354,6 +347,31 @@ mod tests {
         let files = vec!["0"; FILES_MAX + 1].join(",");
         let text = format!("{{\"files\":[{files}]}}");
         assert_eq!(Page::from_json(text.as_bytes(), &base()), Err(PageError::TooManyFiles));
+    }
+
+    #[test]
+    fn of_endless_lists_no_more_is_kept_than_a_page_may_have() {
+        let commas = |count: usize, entry: &str| vec![entry; count].join(",");
+        let text = format!("{{\"files\":[],\"versions\":[{}]}}", commas(FILES_MAX + 7, "\"\""));
+        assert!(Page::from_json(text.as_bytes(), &base()).unwrap().versions.len() <= FILES_MAX + 1);
+        let text = format!("{{\"files\":[{}]}}", commas(3 * FILES_MAX, "0"));
+        assert_eq!(Page::from_json(text.as_bytes(), &base()), Err(PageError::TooManyFiles));
+        let list = commas(1000, "0");
+        for member in ["yanked", "core-metadata", "hashes", "size"] {
+            let text =
+                format!("{{\"files\":[{{\"filename\":\"a-1.zip\",\"url\":\"a-1.zip\",\"{member}\":[{list}]}}]}}");
+            assert_eq!(Page::from_json(text.as_bytes(), &base()).unwrap().skipped, 1, "{member}");
+        }
+    }
+
+    #[test]
+    fn a_long_url_of_the_page_does_not_make_a_small_page_a_large_one() {
+        let long = Url::parse(&format!("https://index.example/{}/", "b".repeat(8000))).unwrap();
+        let text = |count: usize| {
+            format!("{{\"files\":[{}]}}", vec![r#"{"filename":"a-1.zip","url":"a-1.zip"}"#; count].join(","))
+        };
+        assert_eq!(Page::from_json(text(5).as_bytes(), &long).unwrap().files.len(), 5);
+        assert_eq!(Page::from_json(text(10_000).as_bytes(), &long), Err(PageError::LongLinks));
     }
 
     #[test]

@@ -267,8 +267,8 @@ fn listed(project: &ProjectName, read: ReadFile) -> Result<ListedFile, ListingEr
     let filename = shown(&read.filename);
     let member =
         |member: &'static str| ListingError::Member { project: project.clone(), filename: filename.clone(), member };
-    let sha256 = read.hashes.get("sha256").and_then(|hex| Digest::from_hex(Algorithm::Sha256, hex).ok());
-    let sha512 = match read.hashes.get("sha512") {
+    let sha256 = read.hashes.get(Algorithm::Sha256).and_then(|hex| Digest::from_hex(Algorithm::Sha256, hex).ok());
+    let sha512 = match read.hashes.get(Algorithm::Sha512) {
         Some(hex) => Some(Digest::from_hex(Algorithm::Sha512, hex).map_err(|_| member("hashes"))?),
         None => None,
     };

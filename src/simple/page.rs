@@ -14,6 +14,11 @@ pub const API_VERSION: &str = "1.4";
 /// The most files one page may have.
 pub const FILES_MAX: usize = 100_000;
 
+/// How much longer than its document the resolved links of a page may be in all.
+const LINK_GROWTH_MAX: usize = 8;
+/// What they may have besides, in bytes, so that a small page with a long base is read.
+const LINK_BYTES_FREE: usize = 64 << 10;
+
 /// A project's page: the files it has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
@@ -103,12 +108,46 @@ pub enum PageError {
     /// An HTML tag or comment that does not end within bounds.
     #[error("the page has a tag or a comment of more than {} bytes", html::CHUNK)]
     EndlessTag,
+    /// An HTML tag with more attributes than any that is read.
+    #[error("the page has a tag with more than {} attributes", html::ATTRIBUTES_MAX)]
+    CrowdedTag,
+    /// Links that, resolved, are far longer than the page they stand in.
+    #[error("the links of the page are more than {LINK_GROWTH_MAX} times as long as the page")]
+    LongLinks,
 }
 
 impl PageError {
     /// An index that answers with something else than a page is upstream trouble.
     pub fn fault(&self) -> Fault {
         Fault::Unavailable
+    }
+}
+
+/// Resolves the links of one document, as many bytes of them as the document is worth: with a base of kilobytes a link
+/// of one byte becomes kilobytes too.
+pub(super) struct Links<'a> {
+    base: &'a Url,
+    /// Bytes that are left; `None` when there were too many.
+    left: Option<usize>,
+}
+
+impl<'a> Links<'a> {
+    /// For a document of `length` bytes.
+    pub(super) fn of(base: &'a Url, length: usize) -> Self {
+        Self { base, left: Some(length.saturating_mul(LINK_GROWTH_MAX).saturating_add(LINK_BYTES_FREE)) }
+    }
+
+    /// The link as an absolute URL; `None` where it is none, or where there were too many bytes of links.
+    pub(super) fn resolve(&mut self, link: &str) -> Option<Url> {
+        let left = self.left?;
+        let url = self.base.join(link).ok()?;
+        self.left = left.checked_sub(url.as_str().len());
+        self.left.map(|_| url)
+    }
+
+    /// Whether all links could be resolved.
+    pub(super) fn check(&self) -> Result<(), PageError> {
+        self.left.map(drop).ok_or(PageError::LongLinks)
     }
 }
 

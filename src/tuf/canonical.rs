@@ -49,6 +49,12 @@ pub enum CanonicalError {
         /// Where the object begins.
         offset: usize,
     },
+    /// A name that the reader of JSON keeps for itself: it would read another value there than what stands there.
+    #[error("a member with a reserved name at byte {offset}")]
+    Reserved {
+        /// Where.
+        offset: usize,
+    },
     /// Deeper than [`DEPTH_MAX`].
     #[error("nested deeper than {DEPTH_MAX} at byte {offset}")]
     Depth {
@@ -183,6 +189,10 @@ mod tests {
             assert!(matches!(canonical(json), Err(CanonicalError::Surrogate { .. })), "{json}");
         }
         assert_eq!(canonicalize(b"\"\xff\""), Err(CanonicalError::Utf8 { offset: 1 }));
+        // serde_json would read the list [1] in place of this object.
+        let json = r#"{"x":{"$serde_json::private::RawVal\u0075e":"[1]"}}"#;
+        assert_eq!(canonical(json), Err(CanonicalError::Reserved { offset: 6 }));
+        assert!(canonical(r#"{"$serde_json":"$serde_json::private::RawValue"}"#).is_ok());
     }
 
     #[test]

@@ -15,44 +15,78 @@ fn segment_matches(pattern: &str, segment: &str) -> bool {
     }
     let pattern: Vec<char> = pattern.chars().collect();
     let segment: Vec<char> = segment.chars().collect();
-    wildcard_matches(&pattern, &segment)
+    wildcard_matches(&tokens(&pattern), &segment)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Token<'p> {
+    Star,
+    One,
+    /// What stands between the brackets.
+    Set(&'p [char]),
+    Is(char),
+}
+
+impl Token<'_> {
+    /// Whether it stands for this one character.
+    fn matches(self, c: char) -> bool {
+        match self {
+            Self::Star => false,
+            Self::One => true,
+            Self::Set(set) => set_matches(set, c),
+            Self::Is(plain) => plain == c,
+        }
+    }
+}
+
+/// Takes a pattern apart, once for all attempts to match it, and in time proportional to its length: a `[` is looked
+/// past only where a `]` follows.
+fn tokens(pattern: &[char]) -> Vec<Token<'_>> {
+    let last_close = pattern.iter().rposition(|c| *c == ']').unwrap_or(0);
+    let mut tokens = Vec::with_capacity(pattern.len());
+    let mut at = 0;
+    while let Some(c) = pattern.get(at) {
+        at += 1;
+        let set =
+            pattern.get(at..).filter(|_| *c == '[' && at <= last_close).and_then(|rest| rest.get(..set_end(rest)?));
+        tokens.push(match (c, set) {
+            ('*', _) => Token::Star,
+            ('?', _) => Token::One,
+            (_, Some(set)) => {
+                at += set.len() + 1;
+                Token::Set(set)
+            }
+            // Without its end a bracket is a plain one.
+            (c, None) => Token::Is(*c),
+        });
+    }
+    tokens
 }
 
 /// Greedy with one point of return, the last `*`: at most pattern × segment steps.
-fn wildcard_matches(pattern: &[char], segment: &[char]) -> bool {
+fn wildcard_matches(pattern: &[Token<'_>], segment: &[char]) -> bool {
     let (mut p, mut s) = (0, 0);
     let mut retry: Option<(usize, usize)> = None;
     while let Some(c) = segment.get(s) {
-        if pattern.get(p) == Some(&'*') {
-            retry = Some((p + 1, s));
-            p += 1;
-            continue;
-        }
-        if let Some(length) = pattern.get(p..).and_then(|rest| one_matches(rest, *c)) {
-            p += length;
-            s += 1;
-            continue;
+        match pattern.get(p) {
+            Some(Token::Star) => {
+                retry = Some((p + 1, s));
+                p += 1;
+                continue;
+            }
+            Some(token) if token.matches(*c) => {
+                p += 1;
+                s += 1;
+                continue;
+            }
+            _ => {}
         }
         let Some((after_star, taken)) = retry else { return false };
         retry = Some((after_star, taken + 1));
         p = after_star;
         s = taken + 1;
     }
-    pattern.get(p..).unwrap_or_default().iter().all(|c| *c == '*')
-}
-
-/// The length of what stands for one character at the start of `pattern`, if it matches `c`.
-fn one_matches(pattern: &[char], c: char) -> Option<usize> {
-    match pattern {
-        ['?', ..] => Some(1),
-        ['[', rest @ ..] => match set_end(rest) {
-            Some(end) => set_matches(rest.get(..end)?, c).then_some(end + 2),
-            // Without its end it is a plain bracket.
-            None => (c == '[').then_some(1),
-        },
-        [plain, ..] => (*plain == c).then_some(1),
-        [] => None,
-    }
+    pattern.get(p..).unwrap_or_default().iter().all(|token| *token == Token::Star)
 }
 
 /// Where the `]` stands that ends a set; one right at the start, or behind `!`, belongs to the set.
@@ -137,5 +171,10 @@ mod tests {
         let pattern = "*a".repeat(2000);
         let path = format!("{}b", "a".repeat(4000));
         assert!(!matches(&pattern, &path));
+        // Brackets without end, which would be looked for at every step, and sets that are gone through at every step.
+        for open in ["[", "[!", "[[]", "[a-b]"] {
+            let pattern = format!("*{}b", open.repeat(2000 / open.len()));
+            assert!(!matches(&pattern, &format!("{}c", "[".repeat(4000))));
+        }
     }
 }

@@ -14,7 +14,8 @@ use crate::{
     },
 };
 
-const ROLES: [&str; 7] = ["a", "b", "c", "a/b", "..", "bin-0", "bin-1"];
+const ROLES: [&str; 5] = ["a", "b", "c", "a/b", ".."];
+const BINS: [&str; 2] = ["bin-0", "bin-1"];
 const PATHS: [&str; 6] = ["a/x-1.0.zip", "a/y", "b/x-1.0.zip", "x", "a/b/c", "ü"];
 const PATTERNS: [&str; 10] = ["*", "a/*", "*/*", "a/?", "b/*.zip", "[a-b]/x-*", "*/*/*", "[!a]*", "x", "a/x-1.0.zip"];
 
@@ -50,9 +51,10 @@ fn build(input: &mut Unstructured<'_>) -> arbitrary::Result<(TestRepository, BTr
         if is_there || is_succinct {
             continue;
         }
-        if delegations.is_none() && input.ratio(1, 6)? {
-            repository.delegate_succinct(by, "bin", 1, &["bin-0", "bin-1"]);
-            roles.extend(["bin-0", "bin-1"]);
+        // Once: the bins are signed by one delegator's key.
+        if delegations.is_none() && !roles.contains(&BINS[0]) && input.ratio(1, 6)? {
+            repository.delegate_succinct(by, "bin", 1, &BINS);
+            roles.extend(BINS);
             continue;
         }
         let patterns = [*input.choose(&PATTERNS)?, *input.choose(&PATTERNS)?];

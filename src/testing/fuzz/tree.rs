@@ -1,7 +1,9 @@
 //! A second canonical form, made the plain way: serde_json reads, a tree is built, the tree is written.
 //!
 //! It shares no line with `tuf::canonical`. Numbers keep their digits (serde_json alone would make floats of large
-//! ones), and members keep their repetitions, so that it has to agree with the product on every input, refusals included.
+//! ones), and members keep their repetitions, so that it has to agree with the product on every input, refusals included:
+//! of duplicate members, of numbers that are not whole, of lone surrogates, of depth, and of names that serde_json keeps
+//! for itself.
 
 use std::fmt;
 
@@ -38,7 +40,8 @@ fn write(raw: &RawValue, depth: usize, out: &mut String) -> Option<()> {
         b'{' => {
             let mut members = members(text)?;
             members.sort_by(|a, b| a.0.chars().cmp(b.0.chars()));
-            if members.windows(2).any(|pair| pair[0].0 == pair[1].0) {
+            let is_reserved = members.iter().any(|(name, _)| name.starts_with("$serde_json::private::"));
+            if is_reserved || members.windows(2).any(|pair| pair[0].0 == pair[1].0) {
                 return None;
             }
             out.push('{');

@@ -31,7 +31,13 @@ pub fn wheels(data: &[u8]) {
         let of_that_name: Vec<&Listed> = listed.iter().filter(|entry| entry.name == PATH.as_bytes()).collect();
         // Other spellings of the folder are METADATA too; this reader knows one.
         if let [entry] = of_that_name.as_slice() {
-            assert_eq!(entry.content(&wheel).as_deref(), Some(found.as_slice()), "two readings of one wheel");
+            let content = entry.content(&wheel);
+            assert_eq!(
+                content.as_deref(),
+                Some(found.as_slice()),
+                "two readings of one wheel: {}",
+                hex::encode(&wheel)
+            );
         }
         assert!(of_that_name.len() <= 1, "METADATA was taken from one of several entries");
     }

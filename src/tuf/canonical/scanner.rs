@@ -4,6 +4,9 @@ use std::cmp::Ordering;
 
 use super::{CanonicalError, DEPTH_MAX};
 
+/// How the names of members begin by which serde_json passes numbers and raw JSON to itself.
+const RESERVED: &[u8] = b"\"$serde_json::private::";
+
 /// One member of an object in [`Scanner::out`]: from the quote before its name to the end of its value.
 #[derive(Clone, Copy)]
 struct Member {
@@ -171,8 +174,12 @@ impl<'a> Scanner<'a> {
         if self.peek() != Some(b'"') {
             return Err(self.syntax("the name of a member"));
         }
+        let (offset, start) = (self.at, self.out.len());
         self.string()?;
         let end = self.out.len();
+        if self.out.get(start..).is_some_and(|name| name.starts_with(RESERVED)) {
+            return Err(CanonicalError::Reserved { offset });
+        }
         self.space();
         if !self.take(b':') {
             return Err(self.syntax("a colon"));
