@@ -23,6 +23,8 @@ const ENTRIES_MAX: usize = 200_000;
 const READ_MAX: ByteSize = ByteSize::mib(40);
 /// The most lines that are searched for `Name` and `Version`.
 const HEADER_LINES_MAX: usize = 10_000;
+/// The flag of a local header whose check sum and sizes follow the data.
+const DATA_DESCRIPTOR: u8 = 1 << 3;
 const LOCAL_HEADER: [u8; 4] = *b"PK\x03\x04";
 const CENTRAL_HEADER: [u8; 4] = *b"PK\x01\x02";
 
@@ -84,14 +86,17 @@ pub fn metadata<R: Read + Seek>(mut wheel: R, project: &ProjectName, version: &V
     let names: Vec<String> = archive.file_names().map(str::to_owned).collect();
     let start = archive.central_directory_start();
     let path = metadata_path(&names, project, version)?;
-    let (bytes, header_start) = read_metadata(&mut archive, &path)?;
+    let (bytes, listed) = read_metadata(&mut archive, &path)?;
     drop(archive);
-    let listed = count_central_entries(&mut wheel, start).map_err(io_error)?;
-    if listed != names.len() {
+    if listed.data_start.checked_add(listed.compressed).is_none_or(|end| end > start) {
+        return Err(WheelError::Contradiction);
+    }
+    let count = count_central_entries(&mut wheel, start).map_err(io_error)?;
+    if count != names.len() {
         // The reader keeps one entry per name; the directory has more.
         return Err(WheelError::Duplicate(format!("{path} or another")));
     }
-    check_local_header(&mut wheel, header_start, &path)?;
+    check_local_header(&mut wheel, &listed, &path)?;
     check_fields(&bytes, project, version)?;
     Ok(bytes)
 }
@@ -173,8 +178,19 @@ fn check_folder(folder: &str, project: &ProjectName, version: &Version) -> Resul
     if same_project && same_version { Ok(()) } else { Err(other()) }
 }
 
-/// The entry's bytes and where its local header stands.
-fn read_metadata<R: Read + Seek>(archive: &mut ZipArchive<R>, path: &str) -> Result<(Vec<u8>, u64), WheelError> {
+/// What the central directory says of an entry.
+struct Listed {
+    /// Where its local header stands, and where its data.
+    header_start: u64,
+    data_start: u64,
+    compression: CompressionMethod,
+    crc32: u32,
+    compressed: u64,
+    size: u64,
+}
+
+/// The entry's bytes and what the central directory says of it.
+fn read_metadata<R: Read + Seek>(archive: &mut ZipArchive<R>, path: &str) -> Result<(Vec<u8>, Listed), WheelError> {
     let entry = archive.by_name(path).map_err(zip_error)?;
     if entry.encrypted() || !matches!(entry.compression(), CompressionMethod::Stored | CompressionMethod::Deflated) {
         return Err(WheelError::Encoding);
@@ -182,17 +198,23 @@ fn read_metadata<R: Read + Seek>(archive: &mut ZipArchive<R>, path: &str) -> Res
     if entry.is_symlink() || !entry.is_file() {
         return Err(WheelError::NoMetadata);
     }
-    let header_start = entry.header_start();
-    let size = entry.size();
+    let listed = Listed {
+        header_start: entry.header_start(),
+        data_start: entry.data_start(),
+        compression: entry.compression(),
+        crc32: entry.crc32(),
+        compressed: entry.compressed_size(),
+        size: entry.size(),
+    };
     let mut bytes = Vec::new();
     entry.take(METADATA_MAX.bytes().saturating_add(1)).read_to_end(&mut bytes).map_err(io_error)?;
     if bytes.len() as u64 > METADATA_MAX.bytes() {
         return Err(WheelError::TooLarge);
     }
-    if bytes.len() as u64 != size {
+    if bytes.len() as u64 != listed.size {
         return Err(WheelError::Contradiction);
     }
-    Ok((bytes, header_start))
+    Ok((bytes, listed))
 }
 
 /// Counts the records of the central directory as they stand, duplicates among them.
@@ -214,15 +236,29 @@ fn count_central_entries<R: Read + Seek>(wheel: &mut R, start: u64) -> std::io::
     }
 }
 
-/// The local header must bear the same name: readers that stream go by it.
-fn check_local_header<R: Read + Seek>(wheel: &mut R, start: u64, path: &str) -> Result<(), WheelError> {
+/// The local header must bear the same name, method, check sum and sizes: readers that stream go by it.
+fn check_local_header<R: Read + Seek>(wheel: &mut R, listed: &Listed, path: &str) -> Result<(), WheelError> {
     let mut header = [0_u8; 30];
-    wheel.seek(SeekFrom::Start(start)).map_err(io_error)?;
+    wheel.seek(SeekFrom::Start(listed.header_start)).map_err(io_error)?;
     wheel.read_exact(&mut header).map_err(io_error)?;
-    let [.., n0, n1, _, _] = header;
+    let [_, _, _, _, _, _, flags, _, m0, m1, _, _, _, _, sums @ .., n0, n1, _, _] = header;
     let mut name = vec![0_u8; usize::from(u16::from_le_bytes([n0, n1]))];
     wheel.read_exact(&mut name).map_err(io_error)?;
-    if header.starts_with(&LOCAL_HEADER) && name == path.as_bytes() { Ok(()) } else { Err(WheelError::Contradiction) }
+    let method = if listed.compression == CompressionMethod::Stored { 0 } else { 8 };
+    let same = header.starts_with(&LOCAL_HEADER)
+        && name == path.as_bytes()
+        && u16::from_le_bytes([m0, m1]) == method
+        && (flags & DATA_DESCRIPTOR != 0 || are_same(sums, listed));
+    if same { Ok(()) } else { Err(WheelError::Contradiction) }
+}
+
+/// Whether check sum and sizes of a local header are those of the central directory; sizes may also lie in a 64-bit
+/// field, where writers that stream put them.
+fn are_same(sums: [u8; 12], listed: &Listed) -> bool {
+    let [crc, compressed, size] =
+        [0, 4, 8].map(|at| sums.get(at..at + 4).and_then(|four| four.try_into().ok()).map_or(0, u32::from_le_bytes));
+    let is_size = |found: u32, expected: u64| found == u32::MAX || u64::from(found) == expected;
+    crc == listed.crc32 && is_size(compressed, listed.compressed) && is_size(size, listed.size)
 }
 
 /// METADATA must be of the project and version that the file name promises: resolvers believe it.
@@ -257,7 +293,10 @@ fn field<'t>(text: &'t str, wanted: &str) -> Option<&'t str> {
 }
 
 fn zip_error(error: zip::result::ZipError) -> WheelError {
-    WheelError::Zip(cut(&error.to_string()))
+    match error {
+        zip::result::ZipError::Io(error) => io_error(error),
+        error => WheelError::Zip(cut(&error.to_string())),
+    }
 }
 
 fn io_error(error: std::io::Error) -> WheelError {
@@ -337,6 +376,26 @@ mod tests {
     }
 
     #[test]
+    fn a_local_header_with_another_method_check_sum_or_size_is_refused_and_one_with_a_descriptor_is_not() {
+        let good = wheel(&[("foo_bar-1.0.dist-info/METADATA", GOOD)]);
+        for at in [8, 14, 18, 22] {
+            let mut bytes = good.clone();
+            bytes[at] ^= 8;
+            assert_eq!(read(&bytes).unwrap_err(), WheelError::Contradiction, "{at}");
+        }
+        // The data would reach into the central directory.
+        let mut bytes = good.clone();
+        let central = bytes.windows(4).position(|window| window == CENTRAL_HEADER).unwrap();
+        bytes[central + 21] = 1;
+        bytes[19] = 1;
+        assert_eq!(read(&bytes).unwrap_err(), WheelError::Contradiction);
+        let mut bytes = good;
+        bytes[6] |= DATA_DESCRIPTOR;
+        bytes[14..26].fill(0);
+        assert_eq!(read(&bytes).unwrap(), GOOD);
+    }
+
+    #[test]
     fn unsafe_names_anywhere_in_the_wheel_are_refused() {
         for name in ["../evil", "/etc/passwd", "a//b", "a\\b", "a/./b"] {
             let bytes = wheel(&[(name, b""), ("foo_bar-1.0.dist-info/METADATA", GOOD)]);
@@ -365,14 +424,19 @@ mod tests {
 
     #[test]
     fn a_wheel_that_is_all_directory_is_refused_before_it_is_kept_in_memory() {
-        let record = |number: u32| {
-            let mut record = [0_u8; 46];
-            record[..4].copy_from_slice(&CENTRAL_HEADER);
-            record[28] = 8;
-            [record.as_slice(), format!("{number:08}").as_bytes()].concat()
-        };
-        let count = u32::try_from(READ_MAX.bytes() / 54 + 1000).unwrap();
-        let directory: Vec<u8> = (0..count).flat_map(record).collect();
+        let mut record = [0_u8; 46];
+        record[..4].copy_from_slice(&CENTRAL_HEADER);
+        // As long a comment as there can be: few records are enough.
+        record[28] = 8;
+        record[32..34].fill(0xff);
+        let comment = [b'x'; 0xffff];
+        let count = u32::try_from(READ_MAX.bytes() / 0xffff + 10).unwrap();
+        let mut directory = Vec::new();
+        for number in 0..count {
+            directory.extend_from_slice(&record);
+            directory.extend_from_slice(format!("{number:08}").as_bytes());
+            directory.extend_from_slice(&comment);
+        }
         let size = u64::try_from(directory.len()).unwrap();
         // The 64-bit forms of the end records: more entries than 16 bits count.
         let mut end = b"PK\x06\x06".to_vec();

@@ -39,7 +39,11 @@ pub fn metadata(data: &[u8]) {
     }
 }
 
-fn read<T: Role + PartialEq + std::fmt::Debug>(name: &RoleName, bytes: &Bytes, limits: &Limits) -> Option<T> {
+fn read<T: Role + serde::Serialize + PartialEq + std::fmt::Debug>(
+    name: &RoleName,
+    bytes: &Bytes,
+    limits: &Limits,
+) -> Option<T> {
     let plain = serde_json::from_slice::<Document<T>>(bytes);
     let read = Unverified::<T>::parse(name, bytes.clone(), limits);
     let document = match (read, plain) {
