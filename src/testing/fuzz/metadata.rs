@@ -69,7 +69,7 @@ fn read<T: Role + serde::Serialize + PartialEq + std::fmt::Debug>(
 }
 
 /// Whether reading into types loses nothing. What is lost by design: whole numbers beyond 64 bits in members that are not
-/// known (they become floats), and the difference between a `custom` of `null` and none.
+/// known (they become floats), the difference between a `custom` of `null` and none, and how an expiry is spelled.
 fn is_kept_exactly(signed: &str) -> bool {
     fn only_small_numbers(value: &Value) -> bool {
         match value {
@@ -85,7 +85,11 @@ fn is_kept_exactly(signed: &str) -> bool {
     let is_root = value.get("_type").is_some_and(|kind| kind == "root");
     // Left out means false, and is written as false.
     let says_consistent = !is_root || value.get("consistent_snapshot").is_some();
-    only_small_numbers(&value) && says_consistent && !targets.is_some_and(|files| files.values().any(null_custom))
+    let plain_expiry = value.get("expires").and_then(Value::as_str).is_some_and(|text| text.len() == 20);
+    only_small_numbers(&value)
+        && plain_expiry
+        && says_consistent
+        && !targets.is_some_and(|files| files.values().any(null_custom))
 }
 
 fn use_keys<'a>(keys: &std::collections::BTreeMap<KeyId, Key>, roles: impl Iterator<Item = &'a RoleKeys>) {
