@@ -20,6 +20,7 @@ use crate::{
         listener,
     },
     telemetry::{Audit, Metrics, Record},
+    trust::Trust,
     updater::Repository,
 };
 
@@ -62,8 +63,8 @@ pub struct MountView {
     pub path: String,
     /// `pypi` or `tree`.
     pub front: &'static str,
-    /// The repository it trusts.
-    pub repository: String,
+    /// Whom it trusts.
+    pub trust: Trust,
     /// Whether its pages come from signed listings.
     pub listing_signed: bool,
 }
@@ -149,19 +150,24 @@ impl Admin {
         }
     }
 
-    /// Ready = every repository that a mount needs has a verified, unexpired trusted set.
+    /// Ready = every mount has the trust it needs: its repository is trusted now, or of its map's repositories as many as
+    /// every entry needs. What is not as it should be is said in either case.
     fn ready(&self) -> Response<Body> {
-        let troubles: Vec<String> = self
-            .repositories
-            .iter()
-            .filter(|repository| self.mounts.iter().any(|mount| mount.repository == repository.name()))
-            .filter_map(|repository| repository.current().err().map(|error| (repository, error)))
-            .map(|(repository, error)| format!("repository \"{}\": {error}\n", repository.name()))
-            .collect();
-        if troubles.is_empty() {
-            return answer(StatusCode::OK, TEXT, "ready\n".to_owned());
+        let (mut ready, mut lines) = (true, Vec::new());
+        for readiness in self.mounts.iter().map(|mount| mount.trust.readiness()) {
+            ready &= readiness.ready;
+            for remark in readiness.remarks {
+                // Mounts that share a repository share its troubles.
+                let line = format!("{remark}\n");
+                if !lines.contains(&line) {
+                    lines.push(line);
+                }
+            }
         }
-        answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, troubles.concat())
+        if ready {
+            return answer(StatusCode::OK, TEXT, format!("ready\n{}", lines.concat()));
+        }
+        answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, lines.concat())
     }
 
     fn metrics(&self) -> Response<Body> {
@@ -236,18 +242,18 @@ mod tests {
     const LOOPBACK: &str = "127.0.0.1";
 
     fn admin(lab: &Lab, gate: &Gate, listen: &str) -> Admin {
-        let mount = |name: &str, repository: &str| MountView {
+        let mount = |name: &str| MountView {
             name: name.to_owned(),
             path: format!("/{name}"),
             front: "pypi",
-            repository: repository.to_owned(),
+            trust: Trust::new(Arc::clone(&gate.repositories[0])),
             listing_signed: false,
         };
         Admin {
             metrics: Arc::clone(&gate.metrics),
             audit: Arc::clone(&gate.audit),
             repositories: gate.repositories.clone(),
-            mounts: vec![mount("pypi", "approved")],
+            mounts: vec![mount("pypi")],
             clock: lab.clock.clone(),
             refresh_gauges: Box::new(|| ()),
             address: format!("{listen}:9090").parse().unwrap(),

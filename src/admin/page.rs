@@ -6,6 +6,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::Admin;
 use crate::{
     telemetry::{Record, Verdict},
+    trust::Trust,
     updater::Status,
 };
 
@@ -84,10 +85,30 @@ fn mounts(admin: &Admin) -> Markup {
                     td { (mount.name) }
                     td { code { (mount.path) } }
                     td { (mount.front) }
-                    td { (mount.repository) }
+                    td { (authority(&mount.trust)) }
                     td { @if mount.listing_signed { "signed" } @else { span class="dim" { "unauthenticated" } } }
                 }
             }
+        }
+    }
+}
+
+/// The repository, or what the map asks of which, and what stands in its way.
+fn authority(trust: &Trust) -> Markup {
+    let Some(map) = trust.map() else {
+        return html! { @for repository in trust.repositories() { (repository.name()) } };
+    };
+    let readiness = trust.readiness();
+    html! {
+        @for entry in map.entries() {
+            @for pattern in &entry.paths { code { (pattern) } " " }
+            ": " (entry.threshold) " of " (entry.repositories.join(", "))
+            @if entry.terminating { span class="dim" { " · terminating" } }
+            br;
+        }
+        @for remark in &readiness.remarks {
+            span class=(if readiness.ready { "dim" } else { "no" }) { (remark) }
+            br;
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::{
         files::{self, FileError, FolderLock},
     },
     config::{self, Config, FrontSettings},
-    server::{Gate, ListenError, Listener, WhyBase, ids::Ids},
+    server::{Gate, ListenError, Listener, Mount, WhyBase, ids::Ids},
     telemetry::Audit,
 };
 
@@ -96,7 +96,7 @@ impl App {
                 metrics: Arc::clone(parts.metrics()),
                 audit,
                 repositories: parts.repositories().to_vec(),
-                mounts: config.mounts.iter().map(view).collect(),
+                mounts: config.mounts.iter().zip(&gate.mounts).map(view).collect(),
                 clock,
                 refresh_gauges: Box::new(move || for_gauges.refresh_gauges()),
                 address: listener.address(),
@@ -168,7 +168,7 @@ fn url_of(listener: &Listener) -> String {
     format!("{}://{}/", listener.scheme(), listener.address())
 }
 
-fn view(mount: &config::MountSettings) -> MountView {
+fn view((mount, built): (&config::MountSettings, &Mount)) -> MountView {
     let listing_signed = match &mount.front {
         FrontSettings::Pypi(settings) => settings.listing_path.is_some(),
         FrontSettings::Tree(_) => true,
@@ -177,7 +177,7 @@ fn view(mount: &config::MountSettings) -> MountView {
         name: mount.name.clone(),
         path: mount.path.to_string(),
         front: mount.front.name(),
-        repository: mount.repository.clone(),
+        trust: built.obtain().trust.clone(),
         listing_signed,
     }
 }

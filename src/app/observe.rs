@@ -9,6 +9,7 @@ use crate::{
     cache::{self, CacheError, Eviction},
     delivery::{self, DeliveryError},
     telemetry::{Metrics, metrics::Lookup},
+    trust,
     updater::{self, MirrorFault, StateFile, UpdaterError},
     upstream::{self, Outcome},
 };
@@ -17,7 +18,7 @@ use crate::{
 pub(super) struct Observers {
     metrics: Arc<Metrics>,
     clock: SharedClock,
-    /// The repository of each mount.
+    /// The repository of each mount that trusts one alone.
     repository_of: HashMap<String, String>,
 }
 
@@ -116,6 +117,12 @@ impl updater::Observer for Observers {
     }
 }
 
+impl trust::Observer for Observers {
+    fn heard(&self, mount: &str, repository: &str, heard: trust::Heard) {
+        self.metrics.map_answer(mount, repository, heard.as_str());
+    }
+}
+
 fn class(status: u16) -> &'static str {
     match status {
         100..=199 => "1xx",
@@ -153,7 +160,7 @@ mod tests {
     fn every_reason_for_which_something_is_refused_has_its_series_from_the_start_and_no_other() {
         let tuf = words(include_str!("../tuf/error.rs"), "reason");
         let updater = words(include_str!("../updater/error.rs"), "reason");
-        let trust = words(include_str!("../trust/mod.rs"), "reason");
+        let trust = words(include_str!("../trust/error.rs"), "reason");
         let delivery = words(include_str!("../delivery/error.rs"), "reason");
         // What is no refusal: upstream trouble and this machine's own.
         let trouble = set([

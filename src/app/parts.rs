@@ -12,7 +12,7 @@ use crate::{
     index::{HintSettings, Hints},
     server::{Mount, MountFront, Obtain, PypiMount, TreeMount},
     telemetry::Metrics,
-    trust::Trust,
+    trust::{self, Heard, Trust},
     updater::{self, MirrorFault, Repository, StateFile, UpdaterError},
     upstream::{Client, Environment, Origins, UpstreamError},
 };
@@ -25,6 +25,7 @@ pub struct Parts {
     cache: Cache,
     delivery: Delivery,
     repositories: Vec<Arc<Repository>>,
+    observers: Arc<Observers>,
 }
 
 /// A part cannot be opened.
@@ -92,8 +93,15 @@ impl Parts {
             metrics.announce_state(&repository.name, &files, repository.metadata_url.len(), &faults);
         }
         metrics.announce_cache(&Eviction::ALL.map(Eviction::as_str), &QUARANTINES, &CacheError::LABELS);
-        let repository_of: HashMap<String, String> =
-            config.mounts.iter().map(|mount| (mount.name.clone(), mount.repository.clone())).collect();
+        let mut repository_of = HashMap::new();
+        for mount in &config.mounts {
+            match &mount.trust {
+                trust::Settings::Repository(name) => drop(repository_of.insert(mount.name.clone(), name.clone())),
+                trust::Settings::Map { .. } => {
+                    metrics.announce_map(&mount.name, &mount.trust.repositories(), &Heard::ALL.map(Heard::as_str));
+                }
+            }
+        }
         let observers = Observers::new(Arc::clone(&metrics), Arc::clone(&clock), repository_of);
         let client = Client::with_observer(&config.upstream, &Environment::of_process(), Some(observers.clone()))?;
         let cache = Cache::open(&config.cache, record, observers.clone())?;
@@ -108,7 +116,7 @@ impl Parts {
                 open(settings, &config.state.dir, client, Arc::clone(&clock), observers.clone())
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self { metrics, clock, client, cache, delivery, repositories })
+        Ok(Self { metrics, clock, client, cache, delivery, repositories, observers })
     }
 
     /// The mounts of the configuration, in its order.
@@ -118,12 +126,11 @@ impl Parts {
 
     /// `None` cannot be: the configuration was checked to name known repositories only.
     fn mount(&self, config: &Config, settings: &MountSettings) -> Result<Option<Mount>, PartsError> {
-        let found = self.repositories.iter().find(|repository| repository.name() == settings.repository);
-        let Some(repository) = found else { return Ok(None) };
-        let trust = Trust::new(Arc::clone(repository));
+        let Some(trust) = self.trust(settings) else { return Ok(None) };
         let obtain = |bases: &[url::Url], early_by_default: bool| {
             let mut allowed = Origins::of(bases);
-            repository.settings().targets_url.iter().for_each(|url| allowed.add(url));
+            let own = trust.repositories().iter().filter_map(|repository| repository.settings().targets_url.as_ref());
+            own.for_each(|url| allowed.add(url));
             let early = match settings.release {
                 Some(release) => release == Release::Early,
                 None => early_by_default && config.delivery.release == Release::Early,
@@ -155,6 +162,20 @@ impl Parts {
             }
         };
         Ok(Some(Mount { name: settings.name.clone(), front }))
+    }
+
+    /// Whom a mount trusts.
+    fn trust(&self, settings: &MountSettings) -> Option<Trust> {
+        match &settings.trust {
+            trust::Settings::Repository(name) => {
+                let found = self.repositories.iter().find(|repository| repository.name() == name);
+                found.map(|repository| Trust::new(Arc::clone(repository)))
+            }
+            trust::Settings::Map { map, .. } => {
+                let observer = Arc::clone(&self.observers);
+                Trust::of_map(&settings.name, map.clone(), &self.repositories, observer).ok()
+            }
+        }
     }
 
     /// The metrics.

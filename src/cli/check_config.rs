@@ -49,5 +49,12 @@ async fn check_parts(config: &Config, probe: bool) -> Result<(), Failure> {
             Err(error) => return Err(Failure::of(error.fault(), error)),
         }
     }
+    // Keys are rotated: what the roots of the configuration do not show, the trusted sets do.
+    for mount in gate.mounts() {
+        if let Some(shared) = mount.obtain().trust.shared_keys().first() {
+            let why = "who shares a key counts once against the threshold";
+            return Err(Failure::usage(format!("mount `{}`: map: {shared}: {why}", mount.name)));
+        }
+    }
     Ok(())
 }

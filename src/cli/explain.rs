@@ -16,8 +16,8 @@ use crate::{
     server::{Denial, Mount, MountFront, PypiMount, TreeMount},
     simple::ProjectName,
     telemetry::Record,
-    trust::TrustError,
-    tuf::{TargetInfo, TargetPath},
+    trust::{Authorisation, Evidence, Said, TrustError},
+    tuf::{ChainLink, TargetInfo, TargetPath},
     updater::RoleStatus,
     upstream::ShownUrl,
 };
@@ -46,6 +46,7 @@ pub struct Explain {
 struct Explanation {
     path: String,
     mount: String,
+    /// The repository that the mount trusts; several are those of its map.
     repository: String,
     verdict: &'static str,
     reason: String,
@@ -60,10 +61,29 @@ struct Explanation {
     files: Vec<String>,
     /// The top-level roles as they are trusted, where the answer is no.
     asked: Vec<Link>,
+    /// What each repository of the mount's map says of the file.
+    said: Vec<Testimony>,
+}
+
+/// What one repository of a map says.
+#[derive(Debug, Serialize)]
+struct Testimony {
+    target: Option<String>,
+    /// The entry of the map, from 0, and how many must agree there.
+    entry: usize,
+    threshold: usize,
+    repository: String,
+    /// `lists`, `does not list`, or why it cannot be heard.
+    says: String,
+    length: Option<u64>,
+    digest: Option<String>,
+    /// Whether it is one of those that agree and suffice.
+    agreed: bool,
 }
 
 #[derive(Debug, Serialize)]
 struct Link {
+    repository: String,
     role: String,
     version: u64,
     expires: jiff::Timestamp,
@@ -96,7 +116,12 @@ impl Explain {
             MountFront::Pypi(pypi) => judge_pypi(pypi, &request).await?,
             MountFront::Tree(tree) => judge_tree(tree, &request).await?,
         };
-        let (exit, explanation) = explanation(config, mount, path, judged);
+        let mut said = Vec::new();
+        for target in targets_of(mount, &request) {
+            said.extend(mount.obtain().trust.testimony(&target).await.iter().flat_map(testimony));
+        }
+        let (exit, mut explanation) = explanation(config, mount, path, judged);
+        explanation.said = said;
         if self.json {
             print_json(&explanation)?;
         } else {
@@ -124,7 +149,7 @@ type Judged = Result<Served, Denied>;
 
 enum Served {
     /// A file: what is signed of it, and where it would be fetched.
-    File(TargetInfo, Vec<url::Url>),
+    File(Authorisation, Vec<url::Url>),
     /// A page: the signed files that it names.
     Page(Vec<String>),
 }
@@ -167,7 +192,7 @@ async fn judge_pypi(pypi: &PypiMount, request: &RequestPath<'_>) -> Result<Judge
     let authorised = pypi.authorise(&file).await;
     Ok(authorised.map_err(Denied::from).map(|authorised| {
         let sources = pypi.sources(&file, &authorised);
-        Served::File(authorised.info, sources)
+        Served::File(authorised.signed, sources)
     }))
 }
 
@@ -175,19 +200,49 @@ async fn judge_tree(tree: &TreeMount, request: &RequestPath<'_>) -> Result<Judge
     let route = tree.front().route(&Method::GET, request).map_err(|error| Failure::usage(error.to_string()))?;
     let path = TargetPath::new(&route.target).map_err(|error| Failure::usage(error.to_string()))?;
     let authorised = tree.obtain().trust.authorise(&route.path.filename(), &[path]).await;
-    Ok(authorised.map_err(Denied::from).map(|info| {
-        let sources = tree.sources(&route, &info);
-        Served::File(info, sources)
+    Ok(authorised.map_err(Denied::from).map(|signed| {
+        let sources = tree.sources(&route, &signed);
+        Served::File(signed, sources)
     }))
 }
 
+/// The targets that a request for a file could mean; a page has none.
+fn targets_of(mount: &Mount, request: &RequestPath<'_>) -> Vec<TargetPath> {
+    let names = match &mount.front {
+        MountFront::Pypi(pypi) => match pypi.front().route(&Method::GET, request) {
+            Ok(Route::File(file)) => pypi.front().targets(&file),
+            _ => Vec::new(),
+        },
+        MountFront::Tree(tree) => {
+            tree.front().route(&Method::GET, request).map(|route| route.target).into_iter().collect()
+        }
+    };
+    names.iter().filter_map(|name| TargetPath::new(name).ok()).collect()
+}
+
+fn testimony(evidence: &Evidence) -> Vec<Testimony> {
+    let one = |(repository, said): &(String, Said)| {
+        let (says, length, digest, agreed) = match said {
+            Said::Lists { length, digest, agreed } => {
+                ("lists".to_owned(), Some(*length), Some(digest.to_string()), *agreed)
+            }
+            Said::ListsNot => ("does not list".to_owned(), None, None, false),
+            Said::Broken(error) => (error.to_string(), None, None, false),
+            Said::Current | Said::NotHeard => ("was not heard".to_owned(), None, None, false),
+        };
+        let target = evidence.target.as_ref().map(ToString::to_string);
+        let (entry, threshold, repository) = (evidence.entry, evidence.threshold, repository.clone());
+        Testimony { target, entry, threshold, repository, says, length, digest, agreed }
+    };
+    evidence.said.iter().map(one).collect()
+}
+
 fn explanation(config: &Config, mount: &Mount, path: String, judged: Judged) -> (Exit, Explanation) {
-    let repository = config.mounts.iter().find(|settings| settings.name == mount.name);
-    let repository = repository.map(|settings| settings.repository.clone()).unwrap_or_default();
+    let names: Vec<&str> = mount.obtain().trust.repositories().iter().map(|repository| repository.name()).collect();
     let mut explanation = Explanation {
         path,
         mount: mount.name.clone(),
-        repository,
+        repository: names.join(", "),
         verdict: "allowed",
         reason: "ok".to_owned(),
         detail: "signed".to_owned(),
@@ -199,6 +254,7 @@ fn explanation(config: &Config, mount: &Mount, path: String, judged: Judged) -> 
         sources: Vec::new(),
         files: Vec::new(),
         asked: Vec::new(),
+        said: Vec::new(),
     };
     match judged {
         Ok(Served::Page(files)) => {
@@ -209,12 +265,14 @@ fn explanation(config: &Config, mount: &Mount, path: String, judged: Judged) -> 
             explanation.files = files;
             (Exit::Ok, explanation)
         }
-        Ok(Served::File(info, sources)) => {
+        Ok(Served::File(signed, sources)) => {
+            let info = &signed.info;
+            explanation.detail = signed.detail();
             explanation.target = Some(info.path.to_string());
             explanation.length = Some(info.length);
             explanation.digests = info.digests.iter().map(ToString::to_string).collect();
-            explanation.chain = info.chain.iter().map(link).collect();
-            explanation.cached = Some(cached(config, &info));
+            explanation.chain = signed.chain().into_iter().map(link).collect();
+            explanation.cached = Some(cached(config, info));
             explanation.sources = sources.iter().map(|url| ShownUrl::from(url).to_string()).collect();
             (Exit::Ok, explanation)
         }
@@ -226,14 +284,18 @@ fn explanation(config: &Config, mount: &Mount, path: String, judged: Judged) -> 
             };
             denied.reason.clone_into(&mut explanation.reason);
             explanation.detail = denied.detail;
-            explanation.asked = mount.obtain().trust.repository().status().roles.iter().map(asked).collect();
+            for repository in mount.obtain().trust.repositories() {
+                let roles = repository.status().roles;
+                explanation.asked.extend(roles.iter().map(|role| asked(repository.name(), role)));
+            }
             (denied.fault.into(), explanation)
         }
     }
 }
 
-fn link(link: &crate::tuf::ChainLink) -> Link {
+fn link((repository, link): (&str, &ChainLink)) -> Link {
     Link {
+        repository: repository.to_owned(),
         role: link.role.to_string(),
         version: link.version.get(),
         expires: link.expires,
@@ -242,8 +304,9 @@ fn link(link: &crate::tuf::ChainLink) -> Link {
     }
 }
 
-fn asked(role: &RoleStatus) -> Link {
+fn asked(repository: &str, role: &RoleStatus) -> Link {
     Link {
+        repository: repository.to_owned(),
         role: role.role.to_string(),
         version: role.version.get(),
         expires: role.expires,
@@ -274,6 +337,7 @@ fn print_explanation(explanation: &Explanation) -> Result<(), Failure> {
     }
     explanation.chain.iter().try_for_each(|link| print_role("signed by", link))?;
     explanation.asked.iter().try_for_each(|link| print_role("asked", link))?;
+    explanation.said.iter().try_for_each(print_testimony)?;
     explanation.files.iter().try_for_each(|file| print_line(&format!("  {file}")))?;
     if let Some(cached) = explanation.cached {
         print_line(&format!("  cached: {cached}"))?;
@@ -287,13 +351,24 @@ fn print_explanation(explanation: &Explanation) -> Result<(), Failure> {
 fn print_role(how: &str, link: &Link) -> Result<(), Failure> {
     let keys: Vec<String> = link.keyids.iter().map(|id| id.chars().take(12).collect()).collect();
     print_line(&format!(
-        "  {how} role {} version {}, expires {}, threshold {} of {}",
+        "  {how} repository {}, role {} version {}, expires {}, threshold {} of {}",
+        link.repository,
         link.role,
         link.version,
         link.expires,
         link.threshold,
         keys.join(", ")
     ))
+}
+
+fn print_testimony(said: &Testimony) -> Result<(), Failure> {
+    let what = match (said.length, &said.digest) {
+        (Some(length), Some(digest)) => format!(" {length} bytes, {digest}"),
+        _ => String::new(),
+    };
+    let agreed = if said.agreed { " (agreed)" } else { "" };
+    let Testimony { entry, threshold, repository, says, .. } = said;
+    print_line(&format!("  entry {entry} of the map, {threshold} must agree: {repository} {says}{what}{agreed}"))
 }
 
 fn path_of(what: &str) -> Result<String, Failure> {

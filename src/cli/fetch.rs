@@ -13,7 +13,8 @@ use crate::{
     config::Config,
     delivery::{self, Body, Want},
     server::{Mount, MountFront},
-    tuf::{TargetInfo, TargetPath},
+    trust::Authorisation,
+    tuf::TargetPath,
 };
 
 /// Bytes read from a file at once.
@@ -45,10 +46,10 @@ impl Fetch {
         let path = TargetPath::new(&self.target).map_err(|error| Failure::usage(error.to_string()))?;
         Offline::refresh(mount).await;
         let obtain = mount.obtain();
-        let info = obtain.trust.authorise(&self.target, &[path]).await;
-        let info = info.map_err(|error| Failure::of(error.fault(), format!("{}: {error}", self.target)))?;
-        let sources = sources(mount, &info).await;
-        let request = delivery::Request::of(&obtain.mount, &info, sources, obtain.allowed.clone());
+        let signed = obtain.trust.authorise(&self.target, &[path]).await;
+        let signed = signed.map_err(|error| Failure::of(error.fault(), format!("{}: {error}", self.target)))?;
+        let sources = sources(mount, &signed).await;
+        let request = delivery::Request::of(&obtain.mount, &signed.info, sources, obtain.allowed.clone());
         let want = Want { range: delivery::Range::Other, ..Want::default() };
         let delivered = offline.parts().delivery().obtain(&request, want).await;
         match delivered.map_err(|error| Failure::of(error.fault(), error))?.body {
@@ -90,9 +91,9 @@ async fn copy(blob: &Blob, to: &mut impl std::io::Write) -> Result<(), Failure> 
 
 /// Where the mount's files are. The path behind a file base is only known to pages: the index is asked for the link of
 /// a pypi file.
-async fn sources(mount: &Mount, info: &TargetInfo) -> Vec<url::Url> {
+async fn sources(mount: &Mount, signed: &Authorisation) -> Vec<url::Url> {
     match &mount.front {
-        MountFront::Pypi(pypi) => pypi.sources_of_target(info).await,
-        MountFront::Tree(tree) => tree.sources_of_target(info),
+        MountFront::Pypi(pypi) => pypi.sources_of_target(signed).await,
+        MountFront::Tree(tree) => tree.sources_of_target(signed),
     }
 }

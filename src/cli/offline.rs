@@ -58,8 +58,9 @@ impl Offline {
 
     /// Refreshes what the mount trusts. A refusal or an upstream's trouble is what the command then meets at its target.
     pub(super) async fn refresh(mount: &Mount) {
-        let repository = mount.obtain().trust.repository();
-        if let Err(error) = repository.refresh().await {
+        let repositories = mount.obtain().trust.repositories().iter();
+        let refreshed = futures_util::future::join_all(repositories.map(|repository| repository.refresh())).await;
+        for error in refreshed.into_iter().filter_map(Result::err) {
             eprintln!("tufgate: {error}");
         }
     }

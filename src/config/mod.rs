@@ -7,7 +7,7 @@ mod diagnose;
 mod mounts;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
@@ -25,6 +25,7 @@ use crate::{
     },
     cache, delivery, server,
     telemetry::{audit, logging},
+    trust::{self, map::Map},
     updater, upstream,
 };
 
@@ -156,11 +157,12 @@ impl Config {
 
     /// Checks the text of a configuration file that lies, or will lie, at `path`.
     pub fn parse(path: &Path, text: &str, overrides: &Overrides) -> Result<Self, ConfigError> {
+        let base = path.parent().unwrap_or(Path::new(""));
         let document: Document = toml::from_str(text).map_err(|error| diagnose::syntax(path, text, &error))?;
         let mounts = document
             .mount
             .iter()
-            .map(|mount| mounts::read(mount.get_ref()).map_err(|error| error.locate(path, text, mount.span())))
+            .map(|mount| mounts::read(mount.get_ref(), base).map_err(|error| error.locate(path, text, mount.span())))
             .collect::<Result<Vec<_>, _>>()?;
         let mut config = Self {
             server: document.server,
@@ -175,7 +177,7 @@ impl Config {
             mounts,
             warnings: Vec::new(),
         };
-        config.resolve(path.parent().unwrap_or(Path::new("")));
+        config.resolve(base);
         config.apply(overrides);
         config.check().map_err(|(key, why)| ConfigError::Value { path: path.to_owned(), key, why })?;
         config.mounts.sort_by_key(|mount| std::cmp::Reverse(mount.path.depth()));
@@ -282,12 +284,49 @@ impl Config {
             if !paths.insert(&mount.path) {
                 return Err((format!("{key}: path"), format!("`{}` is used by two mounts", mount.path)));
             }
-            if !self.repositories.iter().any(|repository| repository.name == mount.repository) {
-                let known: Vec<&str> = self.repositories.iter().map(|repository| repository.name.as_str()).collect();
-                return Err((
-                    format!("{key}: repository"),
-                    format!("there is no [[repository]] named `{}` (known: {})", mount.repository, known.join(", ")),
-                ));
+            let known: Vec<&str> = self.repositories.iter().map(|repository| repository.name.as_str()).collect();
+            if let Some(unknown) = mount.trust.repositories().into_iter().find(|name| !known.contains(name)) {
+                let why = format!("there is no [[repository]] named `{unknown}` (known: {})", known.join(", "));
+                return Err(match &mount.trust {
+                    trust::Settings::Repository(_) => (format!("{key}: repository"), why),
+                    trust::Settings::Map { path, .. } => {
+                        (format!("{key}: map"), format!("{}: repositories.{unknown}: {why}", path.display()))
+                    }
+                });
+            }
+            if let Some(map) = mount.trust.map() {
+                self.check_keys(map).map_err(|why| (format!("{key}: map"), why))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A threshold over repositories that one key can speak for is none. Roots that are fetched are judged when they are
+    /// there.
+    fn check_keys(&self, map: &Map) -> Result<(), String> {
+        let mut roots: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
+        for repository in &self.repositories {
+            if map.repositories().contains_key(&repository.name)
+                && let Some(root) = &repository.root
+                && let Ok(bytes) = files::read_named(root, repository.root_size_max)
+            {
+                roots.insert(&repository.name, bytes);
+            }
+        }
+        for (n, entry) in map.entries().iter().enumerate().filter(|(_, entry)| entry.threshold > 1) {
+            let members: Vec<_> =
+                entry.repositories.iter().filter_map(|name| roots.get_key_value(name.as_str())).collect();
+            for (place, (one, ours)) in members.iter().enumerate() {
+                let others = members.iter().skip(place + 1);
+                if let Some(shared) =
+                    others.filter_map(|(other, theirs)| trust::shared_by_roots((one, ours), (other, theirs))).next()
+                {
+                    return Err(format!(
+                        "mapping[{n}].repositories: {shared}: who holds it speaks for both, and a threshold of {} \
+                         does not mean {} repositories",
+                        entry.threshold, entry.threshold
+                    ));
+                }
             }
         }
         Ok(())
@@ -295,6 +334,7 @@ impl Config {
 
     fn doubts(&self) -> Vec<String> {
         let mut doubts = self.doubts_of_mounts();
+        self.mounts.iter().for_each(|mount| self.doubts_of_map(mount, &mut doubts));
         if self.admin.as_ref().is_some_and(|admin| admin.public_url.is_some() && !is_loopback(admin.listen)) {
             let doubt = "admin.public_url is of no use while admin.listen is not loopback: /why does not answer there";
             doubts.push(doubt.to_owned());
@@ -307,16 +347,36 @@ impl Config {
         let mut doubts = Vec::new();
         for (n, one) in self.mounts.iter().enumerate() {
             for other in self.mounts.iter().skip(n + 1) {
-                if one.repository == other.repository && mounts::share_names(&one.front, &other.front) {
+                let theirs = other.trust.repositories();
+                let shared = one.trust.repositories().into_iter().find(|name| theirs.contains(name));
+                if let Some(shared) = shared.filter(|_| mounts::share_names(&one.front, &other.front)) {
                     doubts.push(format!(
-                        "mounts `{}` and `{}` share repository `{}` and call targets alike (target_path): a file \
+                        "mounts `{}` and `{}` share repository `{shared}` and call targets alike (target_path): a file \
                          signed for one is authorised in the other",
-                        one.name, other.name, one.repository
+                        one.name, other.name
                     ));
                 }
             }
         }
         doubts
+    }
+}
+
+impl Config {
+    /// What a map says that is probably not meant, by itself and for the mount that has it.
+    fn doubts_of_map(&self, mount: &MountSettings, doubts: &mut Vec<String>) {
+        let trust::Settings::Map { path, map } = &mount.trust else { return };
+        let named = |doubt: String| format!("mount `{}`: map: {}: {doubt}", mount.name, path.display());
+        let configured = |name: &str| {
+            let found = self.repositories.iter().find(|repository| repository.name == name);
+            found.map(|repository| repository.metadata_url.clone()).unwrap_or_default()
+        };
+        doubts.extend(map.doubts(&configured).into_iter().map(named));
+        for (key, glob) in mount.target_globs().unwrap_or_default() {
+            if !map.reaches(&glob) {
+                doubts.push(named(format!("no pattern reaches the mount's {key}, `{glob}`: `*` does not cross `/`")));
+            }
+        }
     }
 }
 
@@ -349,8 +409,11 @@ mod tests {
     fn placed(text: &str) -> (tempfile::TempDir, PathBuf, String) {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("root.json"), "{}").unwrap();
+        let map = r#"{"repositories": {"approved": []}, "mapping": [
+            {"paths": ["*/*"], "repositories": ["approved"], "terminating": true, "threshold": 1}]}"#;
+        std::fs::write(folder.path().join("map.json"), map).unwrap();
         let path = folder.path().join("tufgate.toml");
-        (folder, path, text.replace("/etc/tufgate/root.json", "root.json"))
+        (folder, path, text.replace("/etc/tufgate/", ""))
     }
 
     fn read(text: &str) -> Result<Config, ConfigError> {
@@ -413,7 +476,9 @@ mod tests {
             ("dir = \"state\"", "dir = \"cache\"", "state.dir: must not be cache.dir"),
             ("dir = \"state\"", "dir = \"cache/state\"", "state.dir: must not be cache.dir"),
             ("root = \"root.json\"", "root = \"missing.json\"", "missing.json"),
-            ("front = \"pypi\"", "front = \"pypi\"\nmap = \"map.json\"", "map: several repositories"),
+            ("front = \"pypi\"", "front = \"pypi\"\nmap = \"map.json\"", "map: stands in place of `repository`"),
+            ("repository = \"approved\"", "map = \"none.json\"", "none.json"),
+            ("repository = \"approved\"", "", "repository: is missing"),
             ("front = \"pypi\"", "front = \"pypi\"\npath = \"/-/tuf\"", "reserved"),
         ] {
             let error = error(&MINIMAL.replace(from, to));
@@ -430,6 +495,29 @@ mod tests {
         let same = mount.replace("name = \"pypi\"", "name = \"other\"");
         let error = error(&format!("{head}[[mount]]{mount}[[mount]]{same}"));
         assert!(error.contains("path: `/` is used by two mounts"), "{error}");
+    }
+
+    #[test]
+    fn a_map_stands_in_place_of_a_repository_and_lies_beside_the_file() {
+        let (folder, path, text) = placed(MINIMAL);
+        let text = text.replace("repository = \"approved\"", "map = \"map.json\"");
+        let map = |name: &str| {
+            let entry = format!(
+                "{{\"paths\": [\"*/*\"], \"repositories\": [{name:?}], \"terminating\": true, \"threshold\": 1}}"
+            );
+            std::fs::write(
+                folder.path().join("map.json"),
+                format!("{{\"repositories\": {{{name:?}: []}}, \"mapping\": [{entry}]}}"),
+            )
+            .unwrap();
+            Config::parse(&path, &text, &Overrides::default()).map_err(|error| error.to_string())
+        };
+        let config = map("approved").unwrap();
+        assert_eq!(config.mounts[0].trust.repositories(), ["approved"]);
+        let [warning] = config.warnings.as_slice() else { panic!("{:?}", config.warnings) };
+        assert!(warning.contains("no pattern reaches the mount's listing_path, `simple/*/index.json`"), "{warning}");
+        let error = map("other").unwrap_err();
+        assert!(error.contains("mount `pypi`: map: ") && error.contains("repositories.other: there is no"), "{error}");
     }
 
     #[test]

@@ -1,11 +1,21 @@
 //! `[[mount]]`: keys of its own, and those of its front.
 
-use std::{ops::Range, path::Path};
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{ConfigError, diagnose};
-use crate::front::{MountPath, pypi, tree};
+use crate::{
+    base::files,
+    front::{MountPath, pypi, tree},
+    trust::{
+        self,
+        map::{self, Map},
+    },
+};
 
 /// A front at a path.
 #[derive(Clone, Debug)]
@@ -14,8 +24,8 @@ pub struct MountSettings {
     pub name: String,
     /// Its path.
     pub path: MountPath,
-    /// The `[[repository]]` it trusts.
-    pub repository: String,
+    /// Whom it trusts: one `[[repository]]`, or several under a map.
+    pub trust: trust::Settings,
     /// Whether large files may begin to leave early; `None` is the front's own default.
     pub release: Option<crate::delivery::Release>,
     /// The dialect and its keys.
@@ -47,10 +57,11 @@ struct Common {
     name: String,
     front: String,
     repository: Option<String>,
+    map: Option<PathBuf>,
     release: Option<crate::delivery::Release>,
 }
 
-const COMMON_KEYS: [&str; 4] = ["name", "front", "repository", "release"];
+const COMMON_KEYS: [&str; 5] = ["name", "front", "repository", "map", "release"];
 
 /// What is wrong with a mount, not yet placed in the file.
 pub(super) enum MountError {
@@ -71,14 +82,12 @@ impl MountError {
     }
 }
 
-pub(super) fn read(table: &toml::Table) -> Result<MountSettings, MountError> {
+/// Reads a mount; `base` is the folder that relative paths are relative to.
+pub(super) fn read(table: &toml::Table, base: &Path) -> Result<MountSettings, MountError> {
     let common: Common = keys(table.clone())?;
     let value = |key: &str, why: String| MountError::Value { key: format!("mount `{}`: {key}", common.name), why };
     let mut own = table.clone();
     own.retain(|key, _| !COMMON_KEYS.contains(&key));
-    if own.contains_key("map") {
-        return Err(value("map", "several repositories for one mount (TAP 4) are not supported yet".to_owned()));
-    }
     let front = match common.front.as_str() {
         "pypi" => FrontSettings::Pypi(Box::new(keys(own)?)),
         "tree" => FrontSettings::Tree(Box::new(keys(own)?)),
@@ -102,8 +111,32 @@ pub(super) fn read(table: &toml::Table) -> Result<MountSettings, MountError> {
             tree::Front::new((**settings).clone()).map_err(|error| value(error.key, error.why.clone()))?;
         }
     }
-    let repository = common.repository.clone().ok_or_else(|| value("repository", "is missing".to_owned()))?;
-    Ok(MountSettings { name: common.name, path, repository, release: common.release, front })
+    let trust = match (&common.repository, &common.map) {
+        (Some(name), None) => trust::Settings::Repository(name.clone()),
+        (None, Some(file)) => {
+            let path = base.join(file);
+            let map = read_map(&path).map_err(|why| value("map", why))?;
+            trust::Settings::Map { path, map }
+        }
+        (Some(_), Some(_)) => return Err(value("map", "stands in place of `repository`: give one of them".to_owned())),
+        (None, None) => return Err(value("repository", "is missing (or `map`, for several)".to_owned())),
+    };
+    Ok(MountSettings { name: common.name, path, trust, release: common.release, front })
+}
+
+fn read_map(path: &Path) -> Result<Map, String> {
+    let bytes = files::read_named(path, map::FILE_MAX).map_err(|error| error.to_string())?;
+    Map::parse(&bytes).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+impl MountSettings {
+    /// The PATHPATTERNs that all targets of the mount match, each with the key that says so; `None` where the depth of
+    /// their paths is open.
+    pub fn target_globs(&self) -> Option<Vec<(&'static str, String)>> {
+        let FrontSettings::Pypi(settings) = &self.front else { return None };
+        let listing = settings.listing_path.as_ref().map(|path| ("listing_path", path.glob()));
+        Some(std::iter::once(("target_path", settings.target_path.glob()?)).chain(listing).collect())
+    }
 }
 
 /// Whether two mounts call targets alike, without a prefix that keeps them apart (decision 8).

@@ -1,6 +1,6 @@
 //! What the pipeline makes of a request: the answer, and the decision that goes to the audit log.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use http::{HeaderValue, Method, Response, StatusCode, header};
 
@@ -12,8 +12,8 @@ use crate::{
     base::Fault,
     front::{BadRequest, refusal::Refusal},
     telemetry::{Verdict, audit::Link, metrics::Source},
-    trust::{Trust, TrustError},
-    tuf::{TargetInfo, TargetPath},
+    trust::{Authorisation, Trust, TrustError},
+    tuf::{ChainLink, TargetPath, TrustedSet},
 };
 
 /// What is known of a request from its first line on.
@@ -71,21 +71,21 @@ pub struct Denial {
     /// The target that would have to be signed, where the request names one.
     pub target: Option<String>,
     /// What is signed, where that is known.
-    pub signed: Option<Box<TargetInfo>>,
+    pub signed: Option<Box<Authorisation>>,
     /// The roles that were asked, with their versions, where nothing is signed.
     pub asked: Vec<Link>,
 }
 
 impl Decision {
     /// The audit record's part of an authorised target.
-    pub(super) fn allowed(info: &TargetInfo) -> Self {
+    pub(super) fn allowed(authorisation: &Authorisation) -> Self {
         Self {
-            target: Some(info.path.to_string()),
-            digest: Some(info.digests.primary().to_string()),
-            chain: links(info),
+            target: Some(authorisation.info.path.to_string()),
+            digest: Some(authorisation.info.digests.primary().to_string()),
+            chain: links(authorisation),
             verdict: Verdict::Allowed,
             reason: "ok",
-            detail: "signed".to_owned(),
+            detail: authorisation.detail(),
         }
     }
 }
@@ -112,11 +112,13 @@ impl Denial {
         trust: &Trust,
         error: &TrustError,
     ) -> Self {
-        let set = trust.current().ok();
-        let asked = set.map(|set| Link { role: "targets".to_owned(), version: set.targets().version().get() });
+        let link = |(repository, set): (&str, Option<Arc<TrustedSet>>)| {
+            let version = set?.targets().version().get();
+            Some(Link { repository: repository.to_owned(), role: "targets".to_owned(), version })
+        };
         Self {
             target: target.map(ToString::to_string),
-            asked: asked.into_iter().collect(),
+            asked: trust.asked_for(target).into_iter().filter_map(link).collect(),
             ..Self::new(level, error.fault(), error.reason(), subject, error.to_string())
         }
     }
@@ -158,8 +160,8 @@ impl Denial {
         };
         let signed = self.signed.as_deref();
         let decision = Decision {
-            target: signed.map(|info| info.path.to_string()).or(self.target),
-            digest: signed.map(|info| info.digests.primary().to_string()),
+            target: signed.map(|signed| signed.info.path.to_string()).or(self.target),
+            digest: signed.map(|signed| signed.info.digests.primary().to_string()),
             chain: signed.map(links).unwrap_or(self.asked),
             verdict,
             reason: self.reason,
@@ -209,6 +211,11 @@ pub(super) fn redirect(route: &'static str, location: &str) -> Answer {
     Answer::plain(route, response)
 }
 
-fn links(info: &TargetInfo) -> Vec<Link> {
-    info.chain.iter().map(|link| Link { role: link.role.to_string(), version: link.version.get() }).collect()
+fn links(authorisation: &Authorisation) -> Vec<Link> {
+    let link = |(repository, link): (&str, &ChainLink)| Link {
+        repository: repository.to_owned(),
+        role: link.role.to_string(),
+        version: link.version.get(),
+    };
+    authorisation.chain().into_iter().map(link).collect()
 }

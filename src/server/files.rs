@@ -19,7 +19,7 @@ use crate::{
     delivery::{self, Delivered, Delivery, DeliveryError, Lookup, Want},
     front::conditional::{self, Part},
     telemetry::metrics::Source,
-    trust::Trust,
+    trust::{Authorisation, Trust},
     tuf::TargetInfo,
     upstream::{GateChain, Origins},
 };
@@ -60,15 +60,21 @@ pub(super) struct FileAsk<'a> {
 }
 
 impl Obtain {
-    /// Where the repository itself keeps the target (§5.7.3), if it keeps targets.
-    pub fn own_sources(&self, info: &TargetInfo) -> Vec<Url> {
-        let repository = self.trust.repository();
-        let set = repository.current().ok();
-        set.and_then(|set| repository.target_url(&set, info).ok()).into_iter().collect()
+    /// A small target whole, in memory, from a repository that signs it. Where several do, bad bytes of one are not the
+    /// end: they agree on what the right ones are.
+    pub(super) async fn whole(&self, authorisation: &Authorisation) -> Result<Bytes, DeliveryError> {
+        let mut sources = authorisation.own_urls().into_iter();
+        let mut outcome = self.whole_from(&authorisation.info, sources.next().into_iter().collect()).await;
+        for source in sources {
+            if outcome.is_ok() {
+                break;
+            }
+            outcome = self.whole_from(&authorisation.info, vec![source]).await.or(outcome);
+        }
+        outcome
     }
 
-    /// A small target whole, in memory.
-    pub(super) async fn whole(&self, info: &TargetInfo, sources: Vec<Url>) -> Result<Bytes, DeliveryError> {
+    async fn whole_from(&self, info: &TargetInfo, sources: Vec<Url>) -> Result<Bytes, DeliveryError> {
         let request = delivery::Request::of(&self.mount, info, sources, self.allowed.clone());
         let delivered =
             self.delivery.obtain(&request, Want { range: delivery::Range::Other, ..Want::default() }).await?;
@@ -82,7 +88,11 @@ impl Obtain {
     }
 
     /// Answers with an authorised target.
-    pub(super) async fn answer(&self, ask: &FileAsk<'_>, info: TargetInfo, sources: Vec<Url>) -> Answer {
+    pub(super) async fn answer(&self, ask: &FileAsk<'_>, signed: Authorisation, sources: Vec<Url>) -> Answer {
+        if let Some(dissent) = signed.dissent() {
+            tracing::warn!(mount = %self.mount, target = %signed.info.path, dissent, "not all repositories agree");
+        }
+        let info = &signed.info;
         let etag = format!("\"{}\"", info.digests.primary().to_hex());
         if let Some(tags) = text(ask.headers, header::IF_NONE_MATCH)
             && conditional::if_none_match(tags, &etag)
@@ -90,7 +100,7 @@ impl Obtain {
             let mut response = Response::new(body::empty());
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             describe(response.headers_mut(), &etag, ask.content_type);
-            let decision = Some(Decision::allowed(&info));
+            let decision = Some(Decision::allowed(&signed));
             return Answer { response, route: ask.route, source: Source::Cache, decision };
         }
         // A range counts with GET alone (RFC 9110 §14.2).
@@ -98,15 +108,15 @@ impl Obtain {
         let want = Want {
             range: wanted(part, ask.head),
             early: self.early && ask.early,
-            reauthorise: Some(self.reauthorise(&info)),
+            reauthorise: Some(self.reauthorise(&signed)),
         };
-        let mut request = delivery::Request::of(&self.mount, &info, sources, self.allowed.clone());
+        let mut request = delivery::Request::of(&self.mount, info, sources, self.allowed.clone());
         request.passed = GateChain::of(ask.headers);
         match self.delivery.obtain(&request, want).await {
-            Ok(delivered) => put(ask, &info, delivered, part, &etag),
+            Ok(delivered) => put(ask, &signed, delivered, part, &etag),
             Err(error) => {
                 let denial = Denial {
-                    signed: Some(Box::new(info)),
+                    signed: Some(Box::new(signed)),
                     ..Denial::new(ask.level, error.fault(), error.reason(), ask.subject, error.to_string())
                 };
                 let mut answer = denial.answer(ask.context, ask.route);
@@ -120,13 +130,13 @@ impl Obtain {
     }
 
     /// Asked again before the end of an early release (decision 15): the same bytes must still be signed.
-    fn reauthorise(&self, info: &TargetInfo) -> delivery::Reauthorise {
-        let (trust, info) = (self.trust.clone(), info.clone());
+    fn reauthorise(&self, signed: &Authorisation) -> delivery::Reauthorise {
+        let (trust, signed) = (self.trust.clone(), signed.clone());
         Arc::new(move || {
-            let (trust, info) = (trust.clone(), info.clone());
+            let (trust, signed) = (trust.clone(), signed.clone());
             async move {
-                match trust.look_up(&info.path).await {
-                    Ok(Some(now)) if now.length == info.length && now.digests == info.digests => Ok(()),
+                match trust.look_up(&signed.info.path).await {
+                    Ok(Some(now)) if now.is_same(&signed) => Ok(()),
                     Ok(Some(_)) => Err("other bytes are signed now".to_owned()),
                     Ok(None) => Err("it is no longer signed".to_owned()),
                     Err(error) => Err(error.to_string()),
@@ -137,18 +147,18 @@ impl Obtain {
     }
 }
 
-fn put(ask: &FileAsk<'_>, info: &TargetInfo, delivered: Delivered, part: Part, etag: &str) -> Answer {
+fn put(ask: &FileAsk<'_>, signed: &Authorisation, delivered: Delivered, part: Part, etag: &str) -> Answer {
     let (status, source) = match delivered.lookup {
         Lookup::Hit => ("tufgate; hit", Source::Cache),
         Lookup::Collapsed => ("tufgate; fwd=miss; collapsed", Source::Upstream),
         Lookup::Miss | Lookup::Corrupt | Lookup::Error => ("tufgate; fwd=miss", Source::Upstream),
     };
     let mut response = match delivered.body {
-        delivery::Body::Verified(blob) => put_verified(ask, info.length, blob, part, etag),
-        delivery::Body::Early(early) => put_early(ask, info.length, early),
+        delivery::Body::Verified(blob) => put_verified(ask, signed.info.length, blob, part, etag),
+        delivery::Body::Early(early) => put_early(ask, signed.info.length, early),
     };
     response.headers_mut().insert(CACHE_STATUS, HeaderValue::from_static(status));
-    Answer { response, route: ask.route, source, decision: Some(Decision::allowed(info)) }
+    Answer { response, route: ask.route, source, decision: Some(Decision::allowed(signed)) }
 }
 
 fn put_verified(ask: &FileAsk<'_>, length: u64, blob: crate::cache::Blob, part: Part, etag: &str) -> Response<Body> {

@@ -8,7 +8,8 @@ use super::{answer::Denial, files::Obtain, problem::Level};
 use crate::{
     base::{Digest, Digests, Fault},
     simple::{Listing, ListingError, ProjectName},
-    tuf::{TargetInfo, TargetPath},
+    trust::Authorisation,
+    tuf::TargetPath,
 };
 
 /// The largest signed listing, in bytes.
@@ -25,7 +26,7 @@ pub(super) struct Listings(Cache<ProjectName, (Digest, Arc<Listing>)>);
 #[derive(Clone, Debug)]
 pub(super) struct SignedListing {
     pub(super) listing: Arc<Listing>,
-    pub(super) info: TargetInfo,
+    pub(super) signed: Authorisation,
 }
 
 impl Listings {
@@ -49,17 +50,18 @@ impl Listings {
             target: Some(path.to_string()),
             ..Denial::new(Level::Page, fault, reason, path.as_str(), sentence)
         };
-        let info = obtain.trust.look_up(path).await;
-        let info = info.map_err(|error| denied(error.fault(), error.reason(), error.to_string()))?;
-        let Some(info) = info else { return Ok(None) };
-        let digest = info.digests.primary().clone();
+        let signed = obtain.trust.look_up(path).await;
+        let signed = signed.map_err(|error| denied(error.fault(), error.reason(), error.to_string()))?;
+        let Some(signed) = signed else { return Ok(None) };
+        let digest = signed.info.digests.primary().clone();
         if let Some((_, listing)) = self.0.get(project).filter(|(known, _)| *known == digest) {
-            return Ok(Some(SignedListing { listing, info }));
+            return Ok(Some(SignedListing { listing, signed }));
         }
-        if info.length > LISTING_MAX {
-            return Err(denied(Fault::Refused, "too_large", format!("signed listing has {} bytes", info.length)));
+        let length = signed.info.length;
+        if length > LISTING_MAX {
+            return Err(denied(Fault::Refused, "too_large", format!("signed listing has {length} bytes")));
         }
-        let bytes = obtain.whole(&info, obtain.own_sources(&info)).await;
+        let bytes = obtain.whole(&signed).await;
         let bytes = bytes.map_err(|error| denied(error.fault(), error.reason(), error.to_string()))?;
         let unreadable = |error: ListingError| denied(error.fault(), "listing", error.to_string());
         let owner = project.clone();
@@ -68,7 +70,7 @@ impl Listings {
         let ended = |_| denied(Fault::Local, "ended", "the signed listing was not read to its end".to_owned());
         let listing = Arc::new(parsed.map_err(ended)?.map_err(unreadable)?);
         self.0.insert(project.clone(), (digest, Arc::clone(&listing)));
-        Ok(Some(SignedListing { listing, info }))
+        Ok(Some(SignedListing { listing, signed }))
     }
 
     /// The listing that was signed last, whether or not it is now: good for names alone.
@@ -79,18 +81,14 @@ impl Listings {
 
 impl SignedListing {
     /// What the listing signs of a file: `listing = "authorises"`.
-    pub(super) fn authorise_file(&self, filename: &str, path: &TargetPath) -> Option<TargetInfo> {
+    pub(super) fn authorise_file(&self, filename: &str, path: &TargetPath) -> Option<Authorisation> {
         let file = self.listing.file(filename)?;
-        Some(self.info_of(path, file.size, file.digests.clone()))
+        Some(self.signed.of_listed(path.clone(), file.size, file.digests.clone()))
     }
 
     /// What the listing signs of a file's metadata (decision 3).
-    pub(super) fn authorise_metadata(&self, filename: &str, path: &TargetPath) -> Option<TargetInfo> {
+    pub(super) fn authorise_metadata(&self, filename: &str, path: &TargetPath) -> Option<Authorisation> {
         let metadata = self.listing.file(filename)?.core_metadata.as_ref()?;
-        Some(self.info_of(path, metadata.size?, Digests::new([metadata.sha256.clone()])?))
-    }
-
-    fn info_of(&self, path: &TargetPath, length: u64, digests: Digests) -> TargetInfo {
-        TargetInfo { path: path.clone(), length, digests, custom: None, chain: self.info.chain.clone() }
+        Some(self.signed.of_listed(path.clone(), metadata.size?, Digests::new([metadata.sha256.clone()])?))
     }
 }

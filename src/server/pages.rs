@@ -23,7 +23,8 @@ use crate::{
     front::conditional,
     index::Hint,
     simple::{self, Format, ProjectName},
-    tuf::{TargetInfo, TrustedSet},
+    trust::State,
+    tuf::TargetInfo,
 };
 
 /// Memory for rendered pages of one mount, in bytes.
@@ -36,8 +37,8 @@ const COMPRESS_MIN: usize = 1 << 10;
 /// The rendered pages of one mount.
 pub(super) struct Pages {
     kept: Cache<(ProjectName, bool), (Tags, Arc<Page>)>,
-    /// The newest set, and the number of the state that it is of.
-    newest: Mutex<Option<(Arc<TrustedSet>, u64)>>,
+    /// The newest state, and its number.
+    newest: Mutex<Option<(State, u64)>>,
 }
 
 /// What a page was rendered from. It is only as good as this is unchanged. It holds no trusted set: many pages would
@@ -47,14 +48,6 @@ pub(super) struct Tags {
     state: u64,
     listing: Option<Digest>,
     hint: Option<Arc<str>>,
-}
-
-/// A refresh that found nothing new makes another set of the same state.
-fn same_state(one: &Arc<TrustedSet>, other: &Arc<TrustedSet>) -> bool {
-    Arc::ptr_eq(one, other)
-        || (one.snapshot().bytes() == other.snapshot().bytes()
-            && one.targets().bytes() == other.targets().bytes()
-            && one.root().bytes() == other.root().bytes())
 }
 
 impl Pages {
@@ -67,9 +60,9 @@ impl Pages {
         Self { kept, newest: Mutex::new(None) }
     }
 
-    pub(super) fn tags(&self, set: &Arc<TrustedSet>, listing: Option<&TargetInfo>, hint: Option<&Hint>) -> Tags {
+    pub(super) fn tags(&self, state: &State, listing: Option<&TargetInfo>, hint: Option<&Hint>) -> Tags {
         Tags {
-            state: self.state(set),
+            state: self.number(state),
             listing: listing.map(|info| info.digests.primary().clone()),
             hint: hint.map(|hint| Arc::clone(&hint.tag)),
         }
@@ -86,15 +79,15 @@ impl Pages {
 
     /// Numbers states in the order in which they are met. One that is met again after another is a new one: its pages
     /// are rendered again, which costs time and no more.
-    fn state(&self, set: &Arc<TrustedSet>) -> u64 {
+    fn number(&self, state: &State) -> u64 {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        let state = match newest.as_ref() {
-            Some((known, state)) if same_state(known, set) => *state,
-            Some((_, state)) => state + 1,
+        let number = match newest.as_ref() {
+            Some((known, number)) if known.is_same(state) => *number,
+            Some((_, number)) => number + 1,
             None => 0,
         };
-        *newest = Some((Arc::clone(set), state));
-        state
+        *newest = Some((state.clone(), number));
+        number
     }
 }
 

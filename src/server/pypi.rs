@@ -23,8 +23,8 @@ use crate::{
     index::{Hint, HintError, Hints},
     simple::{File, FilePath, Format, ProjectList, ProjectName, filename::Distribution, negotiate},
     telemetry::Metrics,
-    trust::TrustError,
-    tuf::{TargetInfo, TargetPath, TrustedSet},
+    trust::{Authorisation, State, TrustError},
+    tuf::{TargetInfo, TargetPath},
 };
 
 /// Files of one page that are looked up at the same time.
@@ -46,8 +46,8 @@ pub struct PypiMount {
 /// A file that may be served.
 #[derive(Clone, Debug)]
 pub struct Authorised {
-    /// What is signed of it.
-    pub info: TargetInfo,
+    /// What is signed of it, and by whom.
+    pub signed: Authorisation,
     /// Where a signed listing says it is, if it is no target of its own.
     pub listed_at: Option<(usize, FilePath)>,
 }
@@ -104,7 +104,7 @@ impl PypiMount {
                     early: authorised.listed_at.is_none(),
                 };
                 let sources = self.sources(file, &authorised);
-                self.obtain.answer(&ask, authorised.info, sources).await
+                self.obtain.answer(&ask, authorised.signed, sources).await
             }
         }
     }
@@ -114,10 +114,10 @@ impl PypiMount {
     pub async fn authorise(&self, file: &FileRoute) -> Result<Authorised, Denial> {
         let paths = target_paths(&self.front.targets(file));
         let error = match self.obtain.trust.authorise(&file.filename, &paths).await {
-            Ok(info) => return Ok(Authorised { info, listed_at: None }),
+            Ok(signed) => return Ok(Authorised { signed, listed_at: None }),
             Err(error) => error,
         };
-        if matches!(error, TrustError::Unsigned { .. })
+        if error.is_unsigned()
             && let Some(authorised) = self.authorise_by_listing(file, &paths).await?
         {
             return Ok(authorised);
@@ -140,10 +140,10 @@ impl PypiMount {
             let Some(path) = paths.get(n).or(paths.first()) else { continue };
             let Some(authorised) = authorised_by(&signed, file, path) else { continue };
             if let Some((first, _)) = found {
-                let error = self.obtain.trust.ambiguous(&file.filename, first, signed.info.path);
+                let error = self.obtain.trust.ambiguous(&file.filename, first, signed.signed.info.path);
                 return Err(self.file_denial(file, paths, &error));
             }
-            found = Some((signed.info.path, authorised));
+            found = Some((signed.signed.info.path, authorised));
         }
         Ok(found.map(|(_, authorised)| authorised))
     }
@@ -153,7 +153,7 @@ impl PypiMount {
         let (base, path) = authorised.listed_at.clone().unwrap_or((file.base, file.path.clone()));
         let upstream = self.front.upstream_url(&FileRoute { base, path, ..file.clone() });
         // What is no target of its own is not among the repository's targets either.
-        let own = if authorised.listed_at.is_none() { self.obtain.own_sources(&authorised.info) } else { Vec::new() };
+        let own = if authorised.listed_at.is_none() { authorised.signed.own_urls() } else { Vec::new() };
         match file.metadata {
             true => own.into_iter().chain(upstream).collect(),
             false => upstream.into_iter().chain(own).collect(),
@@ -161,9 +161,9 @@ impl PypiMount {
     }
 
     /// Where to fetch a target of which only the name is known: the signed listing or the index has the path.
-    pub async fn sources_of_target(&self, info: &TargetInfo) -> Vec<Url> {
-        let own = self.obtain.own_sources(info);
-        match self.link_of_target(info).await {
+    pub async fn sources_of_target(&self, signed: &Authorisation) -> Vec<Url> {
+        let own = signed.own_urls();
+        match self.link_of_target(&signed.info).await {
             Some((base, path)) => self.front.bases().upstream(base, &path).into_iter().chain(own).collect(),
             None => own,
         }
@@ -209,39 +209,41 @@ impl PypiMount {
         let Some(format) = negotiate(text(asked.headers, header::ACCEPT)) else {
             return bad_request(StatusCode::NOT_ACCEPTABLE, "a page can be had as JSON or as HTML");
         };
-        let set = match self.obtain.trust.fresh().await {
-            Ok(set) => set,
+        let state = match self.obtain.trust.fresh().await {
+            Ok(state) => state,
             Err(error) => {
                 let denial = self.page_denial(project.as_str(), &error);
                 return self.names_only(asked, project, format, denial).await;
             }
         };
-        match self.rendered(project, format, &set).await {
-            Ok(page) => {
-                let freshness = pages::Freshness::of(self.front.settings().max_age, set.expires(), self.clock.now());
+        match self.rendered(project, format, &state).await {
+            Ok((page, true)) => {
+                let freshness = pages::Freshness::of(self.front.settings().max_age, state.expires(), self.clock.now());
                 page.answer(asked, format, freshness)
             }
+            Ok((page, false)) => page.answer(asked, format, pages::Freshness::NoStore),
             Err(denial) if denial.fault == Fault::Refused => self.names_only(asked, project, format, denial).await,
             Err(denial) => denial.answer(asked.context, "page"),
         }
     }
 
+    /// The page, and whether all that it says will still be so when it is asked for again.
     async fn rendered(
         &self,
         project: &ProjectName,
         format: Format,
-        set: &Arc<TrustedSet>,
-    ) -> Result<Arc<pages::Page>, Denial> {
+        state: &State,
+    ) -> Result<(Arc<pages::Page>, bool), Denial> {
         let listing = self.listing(project).await?;
         let hint = match &listing {
             Some(_) => self.siblings(project).await,
             None => self.hint(project).await?,
         };
-        let tags = self.pages.tags(set, listing.as_ref().map(|listing| &listing.info), hint.as_deref());
+        let tags = self.pages.tags(state, listing.as_ref().map(|listing| &listing.signed.info), hint.as_deref());
         if let Some(page) = self.pages.get(project, format, &tags) {
-            return Ok(page);
+            return Ok((page, true));
         }
-        let reason = format!("not signed in repository \"{}\"", self.obtain.trust.repository().name());
+        let reason = self.obtain.trust.unsigned_words();
         let (composed, settled) = match (&listing, &hint) {
             (Some(signed), hint) => {
                 let hint = hint.as_ref().map(|hint| &hint.page);
@@ -258,7 +260,7 @@ impl PypiMount {
         if settled {
             self.pages.put(project, format, tags, &page);
         }
-        Ok(page)
+        Ok((page, settled))
     }
 
     /// The page, and whether all that it says will still be so when it is asked for again.
@@ -280,15 +282,14 @@ impl PypiMount {
         let authorise = async |file: &FileRoute| {
             self.obtain.trust.authorise(&file.filename, &target_paths(&self.front.targets(file))).await
         };
-        let settled = |error: &TrustError| !matches!(error, TrustError::Updater(_));
         let info = match authorise(file).await {
-            Ok(info) => info,
-            Err(TrustError::Unsigned { .. }) => return (Fact::Unsigned, true),
-            Err(error) => return (Fact::Unjudged, settled(&error)),
+            Ok(signed) => signed.info,
+            Err(error) if error.is_unsigned() => return (Fact::Unsigned, true),
+            Err(error) => return (Fact::Unjudged, error.is_settled()),
         };
         let metadata = authorise(&FileRoute { metadata: true, ..file.clone() }).await;
-        let is_settled = metadata.as_ref().err().is_none_or(settled);
-        let metadata_sha256 = metadata.ok().and_then(|info| info.digests.get(Algorithm::Sha256).cloned());
+        let is_settled = metadata.as_ref().err().is_none_or(TrustError::is_settled);
+        let metadata_sha256 = metadata.ok().and_then(|signed| signed.info.digests.get(Algorithm::Sha256).cloned());
         (Fact::Signed(Signed { length: info.length, digests: info.digests, metadata_sha256 }), is_settled)
     }
 
@@ -349,15 +350,16 @@ impl PypiMount {
         let Some(format) = negotiate(text(asked.headers, header::ACCEPT)) else {
             return bad_request(StatusCode::NOT_ACCEPTABLE, "a list can be had as JSON or as HTML");
         };
-        let set = match self.obtain.trust.fresh().await {
-            Ok(set) => set,
+        let state = match self.obtain.trust.fresh().await {
+            Ok(state) => state,
             Err(error) => {
                 let denial = self.page_denial("simple/", &error);
                 return denial.answer(asked.context, "page");
             }
         };
+        let listed = self.obtain.trust.listed(&state);
         let mut projects: Vec<ProjectName> =
-            set.targets().targets.keys().filter_map(|target| self.front.project_of(target.as_str())).collect();
+            listed.into_iter().filter_map(|target| self.front.project_of(target.as_str())).collect();
         projects.sort();
         projects.dedup();
         let list = ProjectList { projects };
@@ -390,13 +392,13 @@ fn subject(file: &FileRoute) -> String {
 }
 
 fn authorised_by(signed: &SignedListing, file: &FileRoute, path: &TargetPath) -> Option<Authorised> {
-    let info = match file.metadata {
+    let authorisation = match file.metadata {
         true => signed.authorise_metadata(&file.filename, path),
         false => signed.authorise_file(&file.filename, path),
     };
     // The listing says where the file is; what the client's URL says of that is not asked.
     let listed = signed.listing.file(&file.filename)?;
-    Some(Authorised { info: info?, listed_at: Some((usize::from(listed.base), listed.path.clone())) })
+    Some(Authorised { signed: authorisation?, listed_at: Some((usize::from(listed.base), listed.path.clone())) })
 }
 
 /// Names that no target can have authorise nothing.

@@ -12,8 +12,8 @@ use super::{
 use crate::{
     base::Fault,
     front::{MountPath, tree},
-    trust::TrustError,
-    tuf::{TargetInfo, TargetPath},
+    trust::{Authorisation, TrustError},
+    tuf::TargetPath,
 };
 
 /// A mount with the front `tree`.
@@ -43,16 +43,16 @@ impl TreeMount {
         &self.obtain
     }
 
-    /// Where to fetch an authorised file: the mount's mirrors, else the repository itself.
-    pub fn sources(&self, route: &tree::Route, info: &TargetInfo) -> Vec<Url> {
+    /// Where to fetch an authorised file: the mount's mirrors, else the repositories that sign it.
+    pub fn sources(&self, route: &tree::Route, signed: &Authorisation) -> Vec<Url> {
         let sources = self.front.upstream_urls(&route.path);
-        if sources.is_empty() { self.obtain.own_sources(info) } else { sources }
+        if sources.is_empty() { signed.own_urls() } else { sources }
     }
 
     /// Where to fetch a target of which only the name is known.
-    pub fn sources_of_target(&self, info: &TargetInfo) -> Vec<Url> {
-        let sources = self.front.urls_of_target(info.path.as_str());
-        if sources.is_empty() { self.obtain.own_sources(info) } else { sources }
+    pub fn sources_of_target(&self, signed: &Authorisation) -> Vec<Url> {
+        let sources = self.front.urls_of_target(signed.info.path.as_str());
+        if sources.is_empty() { signed.own_urls() } else { sources }
     }
 
     pub(super) async fn answer(&self, asked: &Asked<'_>) -> Answer {
@@ -67,13 +67,13 @@ impl TreeMount {
         let denied = |error: &TrustError| {
             let denial = Denial::of_trust(Level::Tree, &filename, Some(&path), &self.obtain.trust, error);
             // What clients probe for is simply not there, once it is known that nobody signed it.
-            let is_probe = route.absent && matches!(error, TrustError::Unsigned { .. });
+            let is_probe = route.absent && error.is_unsigned();
             Denial { fault: if is_probe { Fault::NotFound } else { denial.fault }, ..denial }
         };
         match self.obtain.trust.authorise(&filename, std::slice::from_ref(&path)).await {
             Err(error) => denied(&error).answer(asked.context, "tree"),
-            Ok(info) => {
-                let sources = self.sources(&route, &info);
+            Ok(signed) => {
+                let sources = self.sources(&route, &signed);
                 let ask = FileAsk {
                     context: asked.context,
                     headers: asked.headers,
@@ -84,7 +84,7 @@ impl TreeMount {
                     subject: &filename,
                     early: true,
                 };
-                self.obtain.answer(&ask, info, sources).await
+                self.obtain.answer(&ask, signed, sources).await
             }
         }
     }

@@ -58,6 +58,11 @@ impl TargetTemplate {
         fill(&self.0, project.as_str(), filename, path)
     }
 
+    /// The PATHPATTERN of the names, as delegations and maps have them; `None` where `{path}` may have any depth.
+    pub fn glob(&self) -> Option<String> {
+        (!self.0.contains(&Piece::Path)).then(|| glob(&self.0))
+    }
+
     /// Whether names begin with fixed text, so that two mounts can share a repository without sharing files.
     pub fn has_prefix(&self) -> bool {
         matches!(self.0.first(), Some(Piece::Text(_)))
@@ -73,6 +78,11 @@ impl ListingPath {
             return Err(format!("`{text}` must have {{project}} and no other placeholder"));
         }
         Ok(Self(pieces))
+    }
+
+    /// The PATHPATTERN of the names, as delegations and maps have them.
+    pub fn glob(&self) -> String {
+        glob(&self.0)
     }
 
     /// The target path of a project's listing.
@@ -107,6 +117,21 @@ fn fill(pieces: &[Piece], project: &str, filename: &str, path: &FilePath) -> Str
         }
     }
     target
+}
+
+/// Placeholders as `*`; what would be a wildcard in the text stands for itself.
+fn glob(pieces: &[Piece]) -> String {
+    let mut pattern = String::new();
+    for piece in pieces {
+        match piece {
+            Piece::Text(text) => text.chars().for_each(|c| match c {
+                '*' | '?' | '[' => pattern.extend(['[', c, ']']),
+                plain => pattern.push(plain),
+            }),
+            Piece::Project | Piece::Filename | Piece::Path => pattern.push('*'),
+        }
+    }
+    pattern
 }
 
 fn pieces(text: &str) -> Result<Vec<Piece>, String> {

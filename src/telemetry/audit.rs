@@ -75,6 +75,9 @@ impl Verdict {
 /// One role on the way to a target, with the version that was trusted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
+    /// Name of the repository; empty in records of versions that did not write it.
+    #[serde(default)]
+    pub repository: String,
     /// Role name, `targets` first.
     pub role: String,
     /// Version of its metadata.
@@ -258,7 +261,7 @@ mod tests {
             path: "/packages/a\nb".to_owned(),
             target: None,
             digest: None,
-            chain: vec![Link { role: "targets".to_owned(), version: 3 }],
+            chain: vec![Link { repository: "approved".to_owned(), role: "targets".to_owned(), version: 3 }],
             verdict: Verdict::Refused,
             reason: "unsigned".to_owned(),
             detail: "nobody signed it".to_owned(),

@@ -33,7 +33,8 @@ pub const VERIFICATION_REASONS: [&str; 14] = [
 ];
 
 /// Reasons for which a request is refused, as they stand in the label `reason`: those of verification, and these.
-const REFUSAL_REASONS: [&str; 7] = ["ambiguous", "clock", "listing", "not_loaded", "revoked", "stale", "unsigned"];
+const REFUSAL_REASONS: [&str; 9] =
+    ["ambiguous", "clock", "disagreement", "listing", "not_loaded", "revoked", "shared_keys", "stale", "unsigned"];
 
 /// All values that the label `reason` of refusals can have.
 pub fn refusal_reasons() -> impl Iterator<Item = &'static str> {
@@ -121,6 +122,7 @@ pub struct Metrics {
     upstream_seconds: HistogramVec,
     fetches_in_flight: IntGauge,
     listing_unauthenticated: IntCounterVec,
+    map_answers: IntCounterVec,
     links_dropped: IntCounterVec,
     audit_write_errors: IntCounter,
 }
@@ -199,6 +201,11 @@ impl Metrics {
                 "Pages rendered from an unsigned upstream index",
                 &["mount"],
             )?,
+            map_answers: made.counters(
+                "map_answers_total",
+                "What the repositories of a mount's map say of targets",
+                &["mount", "repository", "answer"],
+            )?,
             links_dropped: made.counters("index_links_dropped_total", "Links outside the file bases", &["mount"])?,
             audit_write_errors: made.counter("audit_write_errors_total", "Audit records that the disk did not take")?,
             registry: registry.clone(),
@@ -220,6 +227,24 @@ impl Metrics {
         }
         self.listing_unauthenticated.with_label_values(&[mount]).inc_by(0);
         self.links_dropped.with_label_values(&[mount]).inc_by(0);
+    }
+
+    /// Creates the series of a mount's map at zero, for the answers that its repositories can give. Files that fail
+    /// verification at such a mount count under the mount's name: no one repository vouches for them.
+    pub fn announce_map(&self, mount: &str, repositories: &[&str], answers: &[&'static str]) {
+        for (repository, answer) in
+            repositories.iter().flat_map(|name| answers.iter().map(move |answer| (name, answer)))
+        {
+            self.map_answers.with_label_values(&[mount, *repository, *answer]).inc_by(0);
+        }
+        for reason in VERIFICATION_REASONS {
+            self.verification_failures.with_label_values(&[mount, reason]).inc_by(0);
+        }
+    }
+
+    /// A repository of a mount's map said something of a target.
+    pub fn map_answer(&self, mount: &str, repository: &str, answer: &'static str) {
+        self.map_answers.with_label_values(&[mount, repository, answer]).inc();
     }
 
     /// Creates the cache's series at zero, for the reasons that it has.

@@ -1,5 +1,14 @@
 //! PATHPATTERN of delegations (§4.5): shell wildcards that do not cross `/`.
 
+use super::names::TargetPath;
+
+impl TargetPath {
+    /// Whether the path matches a PATHPATTERN, by the rules of delegations: `*` and `?` do not cross `/`.
+    pub fn matches(&self, pattern: &str) -> bool {
+        matches(pattern, self.as_str())
+    }
+}
+
 /// Whether a target path matches a pattern. `*` and `?` match within one segment, `[…]` a set of characters as in a
 /// shell; case counts; there is no escape. As many segments as the pattern has, no more and no fewer.
 pub(crate) fn matches(pattern: &str, path: &str) -> bool {

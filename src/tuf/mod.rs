@@ -37,4 +37,4 @@ pub use request::MetaRequest;
 pub use schema::{Version, VersionError};
 pub use stages::{RootStage, SnapshotStage, TIMESTAMP_FILE_NAME, TargetsStage, TimestampStage};
 pub use trusted::{ChainLink, TargetInfo, TrustedSet};
-pub use verify::Verified;
+pub use verify::{Keyring, Verified};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp as Time;
 
 use super::{
-    Limits, TufError, Verified, Version,
+    Keyring, Limits, TufError, Verified, Version,
     delegation::Walk,
     names::{KeyId, RoleName, TargetPath},
     schema::{Root, Snapshot, Targets, Timestamp},
@@ -54,6 +54,8 @@ pub struct ChainLink {
     pub expires: Time,
     /// The keyids whose signatures count, one for each distinct key.
     pub keyids: Vec<KeyId>,
+    /// The keys that may sign it, whether or not they did.
+    pub keys: Arc<Keyring>,
     /// How many distinct keys had to sign.
     pub threshold: u32,
 }
@@ -65,6 +67,7 @@ impl ChainLink {
             version: targets.version(),
             expires: targets.expires(),
             keyids: targets.signed_by().to_vec(),
+            keys: Arc::clone(targets.keys()),
             threshold: targets.threshold(),
         }
     }

@@ -27,8 +27,12 @@ struct Inner<T> {
     bytes: Bytes,
     signed: T,
     signed_by: Vec<KeyId>,
+    keys: Arc<Keyring>,
     threshold: u32,
 }
+
+/// Distinct keys, each with one of the keyids that it goes by.
+pub type Keyring = BTreeMap<KeyMaterial, KeyId>;
 
 impl<T> Clone for Verified<T> {
     fn clone(&self) -> Self {
@@ -62,6 +66,11 @@ impl<T> Verified<T> {
     /// The keyids whose signatures are valid and count, one for each distinct key.
     pub fn signed_by(&self) -> &[KeyId] {
         &self.inner.signed_by
+    }
+
+    /// The keys that may sign the role, whether or not they did.
+    pub fn keys(&self) -> &Arc<Keyring> {
+        &self.inner.keys
     }
 
     /// How many distinct keys had to sign.
@@ -106,6 +115,12 @@ impl Authority {
         Self { by: by.clone(), threshold: role.threshold.get(), keys: role.keyids.iter().filter_map(usable).collect() }
     }
 
+    /// The keys that may sign, each once.
+    fn keyring(&self) -> Arc<Keyring> {
+        let keys = self.keys.iter().map(|(id, key)| (key.material().clone(), id.clone()));
+        Arc::new(keys.collect())
+    }
+
     /// The keyids whose signatures on the document are valid, one for each distinct key material: what a threshold is
     /// compared with, here and nowhere else. At most one signature of each keyid is looked at.
     fn signers<T: Role>(&self, document: &Unverified<T>) -> Vec<KeyId> {
@@ -127,7 +142,7 @@ impl Authority {
 /// Makes a document verified if a threshold of *each* of `authorities` signed it (one, but for a new root, which the
 /// keys of the old one and its own sign, §5.3.4).
 ///
-/// The last authority's signers are the ones that are remembered.
+/// The last authority's keys and signers are the ones that are remembered.
 pub(super) fn verify<T: Role>(document: Unverified<T>, authorities: &[&Authority]) -> Result<Verified<T>, TufError> {
     let mut evidence = None;
     for authority in authorities {
@@ -139,12 +154,12 @@ pub(super) fn verify<T: Role>(document: Unverified<T>, authorities: &[&Authority
         if u32::try_from(signers.len()).unwrap_or(u32::MAX) < threshold {
             return Err(TufError::Threshold { role, by, threshold, valid: signers.len() });
         }
-        evidence = Some((signers, threshold));
+        evidence = Some((signers, authority, threshold));
     }
-    let Some((signed_by, threshold)) = evidence else {
+    let Some((signed_by, authority, threshold)) = evidence else {
         let role = document.name().clone();
         return Err(TufError::Signature { by: role.clone(), role, threshold: 1 });
     };
     let (name, bytes, signed) = document.into_parts();
-    Ok(Verified { inner: Arc::new(Inner { name, bytes, signed, signed_by, threshold }) })
+    Ok(Verified { inner: Arc::new(Inner { name, bytes, signed, signed_by, keys: authority.keyring(), threshold }) })
 }

@@ -17,6 +17,7 @@ mod interop;
 mod kills;
 mod layers;
 mod listings;
+mod maps;
 mod mirrors;
 mod names;
 mod quickstart;
