@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use super::keys::SharedKey;
 use crate::{
     base::{Digest, Fault},
-    tuf::TargetPath,
+    tuf::{Shown, TargetPath},
     updater::UpdaterError,
 };
 
@@ -147,7 +147,8 @@ fn clause(names: &[&str], said: &Said) -> String {
         }
         Said::ListsNot if many => format!("{who} do not list it"),
         Said::ListsNot => format!("{who} does not list it"),
-        Said::Broken(error) => error.to_string(),
+        // One long story must not push what the others said out of the line that pip prints.
+        Said::Broken(error) => Shown::detail(&error.to_string()).to_string(),
         Said::Current if many => format!("{who} are current"),
         Said::Current => format!("{who} is current"),
         Said::NotHeard => format!("{who} not waited for"),
