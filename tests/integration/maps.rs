@@ -190,6 +190,9 @@ fn too_few_that_agree_are_a_refusal_that_names_what_each_says_and_heals() {
     world.upstream.offer(&wheel);
     maps.sign_wheel(&["alpha"], &wheel);
     let gate = maps.configuration(&two_of_three()).start();
+    for (name, version) in [("alpha", 2), ("beta", 1), ("gamma", 1)] {
+        await_version(&gate, name, version);
+    }
     let words = ["not signed by 2 of 3", "\"alpha\" lists", "\"beta\" and \"gamma\" do not list it"];
     world.assert_refused(&gate, &wheel, "unsigned", &words);
     let version = maps.sign("gamma", &wheel.target(), b"something else");
