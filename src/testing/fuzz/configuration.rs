@@ -13,7 +13,9 @@ pub fn configuration(data: &[u8]) {
             assert!(!config.mounts.is_empty() && !config.repositories.is_empty());
             assert!(!config.state.dir.starts_with(&config.cache.dir), "deleting the cache would reset trust");
             for mount in &config.mounts {
-                assert!(config.repositories.iter().any(|repository| repository.name == mount.repository));
+                for name in mount.trust.repositories() {
+                    assert!(config.repositories.iter().any(|repository| repository.name == name));
+                }
             }
         }
         Err(error) => {
