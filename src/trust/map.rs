@@ -67,7 +67,7 @@ struct Form {
 
 /// A map that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}{why}", in_front(.key))]
+#[error("{}{}", in_front(.key), one_line(.why))]
 pub struct MapError {
     /// Where: `mapping[0].threshold`; empty where the file as a whole is meant.
     pub key: String,
@@ -76,7 +76,12 @@ pub struct MapError {
 }
 
 fn in_front(key: &str) -> String {
-    if key.is_empty() { String::new() } else { format!("{key}: ") }
+    if key.is_empty() { String::new() } else { format!("{}: ", one_line(key)) }
+}
+
+/// Names and patterns in it are the file's, and may have line breaks.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 impl Map {
@@ -161,7 +166,7 @@ impl Map {
                     .push(format!("mapping[{n}].paths: `{pattern}` matches nothing: target paths begin with no slash"));
             }
         }
-        doubts
+        doubts.iter().map(|doubt| one_line(doubt)).collect()
     }
 
     /// Whether some pattern could match targets of as many segments as `glob` has: `*` does not cross `/`.

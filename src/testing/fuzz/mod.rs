@@ -10,6 +10,7 @@ mod configuration;
 mod delegations;
 mod headers;
 mod lockfiles;
+mod maps;
 mod metadata;
 mod names;
 mod pages;
@@ -52,6 +53,7 @@ targets! {
     lockfiles::lockfiles,
     configuration::configuration,
     state::state,
+    maps::maps,
     wheels::wheels,
 }
 

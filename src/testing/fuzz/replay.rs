@@ -52,6 +52,7 @@ replays! {
     a_lock_pins_with_digests_alone => lockfiles,
     a_configuration_is_good_or_its_error_has_a_line => configuration,
     no_damage_of_the_rollback_record_lowers_it => state,
+    a_map_can_be_satisfied_and_reads_back => maps,
     a_wheel_has_one_reading => wheels,
 }
 
