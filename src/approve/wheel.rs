@@ -10,7 +10,10 @@ use std::{
 };
 
 use pep440_rs::Version;
-use zip::{CompressionMethod, ZipArchive};
+use zip::{
+    CompressionMethod, ZipArchive,
+    read::{ArchiveOffset, Config},
+};
 
 use crate::{base::ByteSize, simple::ProjectName};
 
@@ -27,6 +30,13 @@ const HEADER_LINES_MAX: usize = 10_000;
 const DATA_DESCRIPTOR: u8 = 1 << 3;
 const LOCAL_HEADER: [u8; 4] = *b"PK\x03\x04";
 const CENTRAL_HEADER: [u8; 4] = *b"PK\x01\x02";
+const END_RECORD: [u8; 4] = *b"PK\x05\x06";
+const END_RECORD_64: [u8; 4] = *b"PK\x06\x06";
+const LOCATOR_64: [u8; 4] = *b"PK\x06\x07";
+/// Bytes of the 64-bit end record, of the version that is in use, and of its locator.
+const END_RECORDS_64: usize = 56 + 20;
+/// The most bytes behind a central directory: the end records and a comment.
+const TAIL_MAX: u64 = 56 + 20 + 22 + 0xffff;
 
 /// Why a wheel has no METADATA that could be signed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -68,6 +78,9 @@ pub enum WheelError {
     /// The local header says something else than the central directory.
     #[error("its local header of METADATA contradicts the central directory")]
     Contradiction,
+    /// The records at the end do not say where the central directory is, or there are several.
+    #[error("its end records contradict where its central directory is")]
+    End,
     /// METADATA is of another project or version than the file name says.
     #[error("its METADATA says {field} `{found}` where the file name says `{expected}`")]
     OtherMetadata {
@@ -82,7 +95,10 @@ pub enum WheelError {
 
 /// The bytes of METADATA of a wheel of this project and version.
 pub fn metadata<R: Read + Seek>(mut wheel: R, project: &ProjectName, version: &Version) -> Result<Vec<u8>, WheelError> {
-    let mut archive = ZipArchive::new(Bounded { inner: &mut wheel, left: READ_MAX.bytes() }).map_err(zip_error)?;
+    // Offsets count from the first byte. Readers guess in different ways at those that do not.
+    let strict = Config { archive_offset: ArchiveOffset::Known(0) };
+    let bounded = Bounded { inner: &mut wheel, left: READ_MAX.bytes() };
+    let mut archive = ZipArchive::with_config(strict, bounded).map_err(zip_error)?;
     let names: Vec<String> = archive.file_names().map(str::to_owned).collect();
     let start = archive.central_directory_start();
     let path = metadata_path(&names, project, version)?;
@@ -91,11 +107,12 @@ pub fn metadata<R: Read + Seek>(mut wheel: R, project: &ProjectName, version: &V
     if listed.data_start.checked_add(listed.compressed).is_none_or(|end| end > start) {
         return Err(WheelError::Contradiction);
     }
-    let count = count_central_entries(&mut wheel, start).map_err(io_error)?;
+    let (count, end) = count_central_entries(&mut wheel, start).map_err(io_error)?;
     if count != names.len() {
         // The reader keeps one entry per name; the directory has more.
         return Err(WheelError::Duplicate(format!("{path} or another")));
     }
+    check_end(&mut wheel, start, end)?;
     check_local_header(&mut wheel, &listed, &path)?;
     check_fields(&bytes, project, version)?;
     Ok(bytes)
@@ -217,23 +234,60 @@ fn read_metadata<R: Read + Seek>(archive: &mut ZipArchive<R>, path: &str) -> Res
     Ok((bytes, listed))
 }
 
-/// Counts the records of the central directory as they stand, duplicates among them.
-fn count_central_entries<R: Read + Seek>(wheel: &mut R, start: u64) -> std::io::Result<usize> {
+/// Counts the records of the central directory as they stand, duplicates among them; and where they end.
+fn count_central_entries<R: Read + Seek>(wheel: &mut R, start: u64) -> std::io::Result<(usize, u64)> {
     wheel.seek(SeekFrom::Start(start))?;
     let mut wheel = std::io::BufReader::new(wheel);
-    let mut count = 0;
+    let (mut count, mut end) = (0, start);
     loop {
         let mut header = [0_u8; 46];
         wheel.read_exact(header.get_mut(..4).unwrap_or_default())?;
         if !header.starts_with(&CENTRAL_HEADER) || count > ENTRIES_MAX {
-            return Ok(count);
+            return Ok((count, end));
         }
         wheel.read_exact(header.get_mut(4..).unwrap_or_default())?;
         let [.., n0, n1, e0, e1, c0, c1, _, _, _, _, _, _, _, _, _, _, _, _] = header;
         let behind: i64 = [[n0, n1], [e0, e1], [c0, c1]].map(|pair| i64::from(u16::from_le_bytes(pair))).iter().sum();
         wheel.seek_relative(behind)?;
         count += 1;
+        end = end.saturating_add(46).saturating_add(behind.unsigned_abs());
     }
+}
+
+/// What follows the central directory must be the one end record of the file, with the 64-bit forms before it where it
+/// has them, and all of them must say where the directory is: readers go by its size, by its offset, or by the record
+/// that is the last.
+fn check_end<R: Read + Seek>(wheel: &mut R, start: u64, end: u64) -> Result<(), WheelError> {
+    wheel.seek(SeekFrom::Start(end)).map_err(io_error)?;
+    let mut tail = Vec::new();
+    wheel.take(TAIL_MAX.saturating_add(1)).read_to_end(&mut tail).map_err(io_error)?;
+    let size = end.saturating_sub(start);
+    let (wide, record) = match tail.strip_prefix(&END_RECORD_64) {
+        Some(_) => tail.split_at_checked(END_RECORDS_64).ok_or(WheelError::End)?,
+        None => tail.split_at(0),
+    };
+    let wide_agrees = wide.is_empty()
+        || (number(wide, 40..48) == Some(size)
+            && number(wide, 48..56) == Some(start)
+            && wide.get(56..60) == Some(&LOCATOR_64)
+            && number(wide, 64..72) == Some(end));
+    // Of a number that does not fit into 32 bits the 64-bit form is the one that counts.
+    let is_value = |found: Option<u64>, expected: u64| {
+        found == Some(expected) || (!wide.is_empty() && found == Some(u64::from(u32::MAX)))
+    };
+    let comment = record.get(22..).unwrap_or_default();
+    let agrees = wide_agrees
+        && record.starts_with(&END_RECORD)
+        && is_value(number(record, 12..16), size)
+        && is_value(number(record, 16..20), start)
+        && number(record, 20..22) == u64::try_from(comment.len()).ok()
+        && !comment.windows(END_RECORD.len()).any(|window| window == END_RECORD);
+    if agrees { Ok(()) } else { Err(WheelError::End) }
+}
+
+/// A little-endian number.
+fn number(bytes: &[u8], at: std::ops::Range<usize>) -> Option<u64> {
+    bytes.get(at).map(|bytes| bytes.iter().rev().fold(0, |number, byte| (number << 8) | u64::from(*byte)))
 }
 
 /// The local header must bear the same name, method, check sum and sizes: readers that stream go by it.
@@ -393,6 +447,43 @@ mod tests {
         bytes[6] |= DATA_DESCRIPTOR;
         bytes[14..26].fill(0);
         assert_eq!(read(&bytes).unwrap(), GOOD);
+    }
+
+    #[test]
+    fn offsets_that_do_not_count_from_the_first_byte_are_refused() {
+        let good = wheel(&[("foo_bar-1.0.dist-info/METADATA", GOOD)]);
+        let prefixed = [b"#!/bin/sh\n".as_slice(), &good].concat();
+        assert!(matches!(read(&prefixed).unwrap_err(), WheelError::Zip(_)));
+        for added in [1, 0x4000] {
+            let mut bytes = good.clone();
+            let at = bytes.len() - 6;
+            let offset = u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) + added;
+            bytes[at..at + 4].copy_from_slice(&offset.to_le_bytes());
+            assert!(matches!(read(&bytes).unwrap_err(), WheelError::Zip(_)), "{added}");
+        }
+        // The size of the directory, from which others count backwards.
+        let mut bytes = good.clone();
+        let at = bytes.len() - 10;
+        bytes[at] ^= 1;
+        assert_eq!(read(&bytes).unwrap_err(), WheelError::End);
+    }
+
+    #[test]
+    fn a_second_end_record_is_refused_and_a_comment_is_not() {
+        let commented = |comment: &[u8]| {
+            let mut bytes = wheel(&[("foo_bar-1.0.dist-info/METADATA", GOOD)]);
+            let at = bytes.len() - 2;
+            bytes[at] = u8::try_from(comment.len()).unwrap();
+            bytes.extend_from_slice(comment);
+            bytes
+        };
+        assert_eq!(read(&commented(b"a comment")).unwrap(), GOOD);
+        let end = commented(b"");
+        let second = [b"x", &end[end.len() - 22..]].concat();
+        assert!(matches!(read(&commented(&second)).unwrap_err(), WheelError::End | WheelError::Zip(_)));
+        let mut trailing = end;
+        trailing.extend_from_slice(b"behind");
+        assert!(matches!(read(&trailing).unwrap_err(), WheelError::End | WheelError::Zip(_)));
     }
 
     #[test]
