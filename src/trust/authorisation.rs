@@ -16,7 +16,7 @@ use crate::{
 pub struct Authorisation {
     /// What is signed of it. Where several repositories agree it has all digests that any of them lists, so that the
     /// bytes are held against each of them; and no custom data, because that is compared by nobody: a field of `custom`
-    /// that the gate begins to use has to become part of [`Voice::agrees`].
+    /// that the gate begins to use has to become part of `Voice::agrees`.
     pub info: TargetInfo,
     by: By,
 }
