@@ -161,9 +161,9 @@ fn inspect(config: &Config) -> Result<Option<Inspection>, Failure> {
 fn listed(offline: &Offline) -> HashSet<Digest> {
     let sets = offline.repositories().iter().filter_map(|repository| repository.current().ok());
     sets.flat_map(|set| {
-        let targets = set.targets().targets.values();
+        let targets = set.targets().targets.iter();
         targets
-            .filter_map(|file| file.hashes.digests().ok())
+            .filter_map(|(_, file)| file.ok()?.hashes.digests().ok())
             .map(|digests| digests.primary().clone())
             .collect::<Vec<_>>()
     })

@@ -294,7 +294,12 @@ impl<'a> Making<'a> {
     }
 
     /// Signatures by all keys of `role` under `root` that are here; an error where they do not reach the threshold.
-    fn signatures<T: Role>(&self, signed: &T, role: &str, root: &Root) -> Result<Vec<Signature>, RepositoryError> {
+    fn signatures<T: Role + Serialize>(
+        &self,
+        signed: &T,
+        role: &str,
+        root: &Root,
+    ) -> Result<Vec<Signature>, RepositoryError> {
         let asked = root.roles.get(role).ok_or_else(|| encode("root", format!("it has no role {role}")))?;
         let message = canonical::of(signed).map_err(|error| encode("metadata", error))?;
         let mut signatures = Vec::new();
@@ -313,7 +318,12 @@ impl<'a> Making<'a> {
         Err(RepositoryError::BelowThreshold { role: role.to_owned(), threshold, have, missing, keys })
     }
 
-    fn add<T: Role>(&mut self, role: &str, signed: T, signatures: Vec<Signature>) -> Result<MetaFile, RepositoryError> {
+    fn add<T: Role + Serialize>(
+        &mut self,
+        role: &str,
+        signed: T,
+        signatures: Vec<Signature>,
+    ) -> Result<MetaFile, RepositoryError> {
         let (version, expires) = (signed.version(), signed.expires());
         let name = match role {
             "timestamp" => "timestamp.json".to_owned(),

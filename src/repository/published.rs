@@ -11,7 +11,7 @@ use super::{Layout, RepositoryError, layout::METADATA_MAX};
 use crate::{
     base::files,
     tuf::{
-        Floors, RootStage, TIMESTAMP_FILE_NAME, TargetsStage, TufError,
+        Floors, RoleName, RootStage, TIMESTAMP_FILE_NAME, TargetsStage, TufError,
         schema::{Root, Snapshot, Targets, Timestamp},
     },
 };
@@ -93,6 +93,11 @@ impl Online {
     }
 }
 
+/// A document whose entries are all read.
+fn whole<T>(role: RoleName, document: Result<T, String>) -> Result<T, TufError> {
+    document.map_err(|detail| TufError::Schema { role, detail })
+}
+
 enum Trouble {
     Read(RepositoryError),
     Verify(TufError),
@@ -168,7 +173,7 @@ impl<'a> Reader<'a> {
         let online = Online {
             root: (**stage.root()).clone(),
             timestamp: (**stage.timestamp()).clone(),
-            snapshot: (**stage.snapshot()).clone(),
+            snapshot: whole(RoleName::snapshot(), stage.snapshot().to_whole())?,
         };
         Ok((online, stage))
     }
@@ -177,6 +182,7 @@ impl<'a> Reader<'a> {
         let (Online { root, timestamp, snapshot }, stage) = self.online(now)?;
         let targets = self.needed(&stage.request().file_name)?;
         let set = stage.accept(targets, now)?;
-        Ok(Published { root, timestamp, snapshot, targets: (**set.targets()).clone() })
+        let targets = whole(RoleName::targets(), set.targets().to_whole())?;
+        Ok(Published { root, timestamp, snapshot, targets })
     }
 }

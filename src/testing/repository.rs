@@ -361,7 +361,7 @@ impl TestRepository {
         }
     }
 
-    fn publish_role(&mut self, name: &RoleName, role: &impl Role) -> Bytes {
+    fn publish_role(&mut self, name: &RoleName, role: &(impl Role + Serialize)) -> Bytes {
         let bytes = signed_by(role, self.signers_of(name.as_str()));
         self.files.insert(self.file_name(name, role.version()), bytes.clone());
         bytes

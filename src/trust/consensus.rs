@@ -143,16 +143,16 @@ impl Consensus {
     }
 
     /// The targets that top-level metadata of enough repositories of an entry lists.
-    pub(super) fn listed<'s>(&self, sets: &'s [Option<Arc<TrustedSet>>]) -> Vec<&'s TargetPath> {
+    pub(super) fn listed(&self, sets: &[Option<Arc<TrustedSet>>]) -> Vec<TargetPath> {
         let lists = |n: &usize, path: &TargetPath| {
             let set = sets.get(*n).and_then(Option::as_ref);
-            set.is_some_and(|set| set.targets().targets.contains_key(path))
+            set.is_some_and(|set| set.targets().targets.contains_key(path.as_str()))
         };
         let enough = |entry: usize, path: &TargetPath| {
             let members = self.entries.get(entry).map(Vec::as_slice).unwrap_or_default();
             members.iter().filter(|n| lists(n, path)).count() >= self.threshold(entry)
         };
-        let mut paths: Vec<&TargetPath> = sets.iter().flatten().flat_map(|set| set.targets().targets.keys()).collect();
+        let mut paths: Vec<TargetPath> = sets.iter().flatten().flat_map(|set| set.targets().paths()).collect();
         paths.sort_unstable();
         paths.dedup();
         paths.retain(|path| self.entries_for(path).any(|entry| enough(entry, path)));

@@ -221,9 +221,9 @@ impl Trust {
     }
 
     /// The targets that top-level metadata lists, of enough repositories. TUF cannot enumerate what is delegated.
-    pub fn listed<'s>(&self, state: &'s State) -> Vec<&'s TargetPath> {
+    pub fn listed(&self, state: &State) -> Vec<TargetPath> {
         match (&self.0, state) {
-            (_, State::One(set)) => set.targets().targets.keys().collect(),
+            (_, State::One(set)) => set.targets().paths().collect(),
             (Authority::Several(consensus), State::Several(sets)) => consensus.listed(sets),
             (Authority::One(_), State::Several(_)) => Vec::new(),
         }

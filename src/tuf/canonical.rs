@@ -6,9 +6,10 @@
 
 mod scanner;
 
-use std::ops::Range;
+use std::{borrow::Cow, ops::Range};
 
 use scanner::Scanner;
+pub(super) use scanner::{Indexed, Place, unescaped};
 use serde::Serialize;
 
 /// Objects and arrays inside each other, at most. Metadata needs eight; the rest is for `custom`.
@@ -72,11 +73,12 @@ pub enum CanonicalError {
 /// The canonical form of a JSON text.
 pub fn canonicalize(json: &[u8]) -> Result<Vec<u8>, CanonicalError> {
     let mut scanner = Scanner::new(json)?;
-    scanner.out.reserve(json.len());
     scanner.space();
+    scanner.begin();
     scanner.value(0)?;
+    let canonical = scanner.canonical().into_owned();
     scanner.end()?;
-    Ok(scanner.out)
+    Ok(canonical)
 }
 
 /// The canonical form of a value.
@@ -92,45 +94,49 @@ pub fn of(value: &impl Serialize) -> Result<Vec<u8>, CanonicalError> {
 
 /// The two parts of an envelope, found in the pass that canonicalises the one.
 #[derive(Debug)]
-pub(super) struct Parts {
+pub(super) struct Parts<'a> {
     /// Where `signed` stands in the text.
     pub(super) signed: Range<usize>,
     /// Where `signatures` stands in the text.
     pub(super) signatures: Range<usize>,
-    /// The canonical form of `signed`.
-    pub(super) canonical: Vec<u8>,
+    /// The canonical form of `signed`; borrowed where that is what stands in the text.
+    pub(super) canonical: Cow<'a, [u8]>,
+    /// The member of `signed` that was to be indexed.
+    pub(super) indexed: Option<Indexed>,
 }
 
 /// Splits `{"signed": …, "signatures": …}`; `None` where it is another kind of JSON. Members beside the two are
-/// checked and left.
-pub(super) fn split_envelope(json: &[u8]) -> Result<Option<Parts>, CanonicalError> {
+/// checked and left. Of the object that is the member `index` of `signed`, named in quotes, the members' places are
+/// noted.
+pub(super) fn split_envelope<'a>(
+    json: &'a [u8],
+    index: Option<&'static [u8]>,
+) -> Result<Option<Parts<'a>>, CanonicalError> {
     let mut scanner = Scanner::new(json)?;
     scanner.space();
     if scanner.peek() != Some(b'{') {
         canonicalize(json)?;
         return Ok(None);
     }
-    let (mut signed, mut signatures, mut canonical) = (None, None, Vec::new());
-    let mut names: Vec<Vec<u8>> = Vec::new();
+    let (mut signed, mut signatures, mut canonical, mut indexed) = (None, None, Cow::Borrowed(&[][..]), None);
+    let mut names: Vec<Cow<'_, [u8]>> = Vec::new();
     scanner.at += 1;
     scanner.space();
     let mut more = !scanner.take(b'}');
     while more {
-        let name = scanner.member_name()?;
+        let name = unescaped(json.get(scanner.member_name()?).unwrap_or_default());
         let start = scanner.at;
-        if name == b"\"signed\"" {
-            scanner.out.reserve(json.len());
-        }
-        scanner.value(1)?;
-        match name.as_slice() {
-            b"\"signed\"" => {
-                signed = Some(start..scanner.at);
-                canonical = std::mem::take(&mut scanner.out);
+        scanner.begin();
+        if *name == *b"signed" {
+            indexed = scanner.value_indexed(index)?;
+            canonical = scanner.canonical();
+            signed = Some(start..scanner.at);
+        } else {
+            scanner.value(1)?;
+            if *name == *b"signatures" {
+                signatures = Some(start..scanner.at);
             }
-            b"\"signatures\"" => signatures = Some(start..scanner.at),
-            _ => {}
         }
-        scanner.out.clear();
         names.push(name);
         scanner.space();
         more = scanner.comma_or(b'}')?;
@@ -140,7 +146,7 @@ pub(super) fn split_envelope(json: &[u8]) -> Result<Option<Parts>, CanonicalErro
     if names.windows(2).any(|pair| pair.first() == pair.last()) {
         return Err(CanonicalError::Duplicate { offset: 0 });
     }
-    Ok(signed.zip(signatures).map(|(signed, signatures)| Parts { signed, signatures, canonical }))
+    Ok(signed.zip(signatures).map(|(signed, signatures)| Parts { signed, signatures, canonical, indexed }))
 }
 
 #[cfg(test)]
@@ -247,25 +253,29 @@ mod tests {
     #[test]
     fn the_envelope_is_split_where_its_members_stand() {
         let json = br#" {"x": [1.0e0], "signatures": [ 1 ], "signed" : {"b":1, "a":2} } "#;
-        assert!(matches!(split_envelope(json), Err(CanonicalError::Float { .. })));
+        assert!(matches!(split_envelope(json, None), Err(CanonicalError::Float { .. })));
         let json = br#" {"x": [10], "signatures": [ 1 ], "signed" : {"b":1, "a":2} } "#;
-        let parts = split_envelope(json).unwrap().unwrap();
+        let parts = split_envelope(json, None).unwrap().unwrap();
         assert_eq!(&json[parts.signed], br#"{"b":1, "a":2}"#);
         assert_eq!(&json[parts.signatures], b"[ 1 ]");
-        assert_eq!(parts.canonical, br#"{"a":2,"b":1}"#);
+        assert_eq!(*parts.canonical, br#"{"a":2,"b":1}"#[..]);
     }
 
     #[test]
     fn what_is_no_envelope_has_no_parts() {
         for json in ["{}", "[]", "1", "null", r#"{"signed":{}}"#, r#"{"signatures":[]}"#] {
-            assert!(split_envelope(json.as_bytes()).unwrap().is_none(), "{json}");
+            assert!(split_envelope(json.as_bytes(), None).unwrap().is_none(), "{json}");
         }
         for json in [
             r#"{"signed":{},"signatures":[],"signed":{}}"#,
             r#"{"signed":{},"\u0073igned":{}}"#,
             r#"{"signed":{},"signatures":[],"x":1,"x":1}"#,
         ] {
-            assert_eq!(split_envelope(json.as_bytes()).unwrap_err(), CanonicalError::Duplicate { offset: 0 }, "{json}");
+            assert_eq!(
+                split_envelope(json.as_bytes(), None).unwrap_err(),
+                CanonicalError::Duplicate { offset: 0 },
+                "{json}"
+            );
         }
     }
 }

@@ -12,7 +12,8 @@ use super::{
     Limits, TufError, Verified, Version, glob,
     names::{RoleName, TargetPath},
     request::MetaRequest,
-    schema::{DelegatedRole, Delegations, Kind, PathSelection, RoleKeys, SuccinctRoles, TargetFile, Targets},
+    schema::{DelegatedRole, Delegations, Kind, PathSelection, RoleKeys, SignedTargets, SuccinctRoles, TargetFile},
+    stages::listed,
     trusted::{ChainLink, TargetInfo, TrustedSet},
     verify::Authority,
 };
@@ -41,7 +42,7 @@ pub struct RoleKey {
 pub struct DelegatedTargets {
     key: RoleKey,
     id: Digest,
-    targets: Verified<Targets>,
+    targets: Verified<SignedTargets>,
 }
 
 impl DelegatedTargets {
@@ -51,7 +52,7 @@ impl DelegatedTargets {
     }
 
     /// The role itself.
-    pub fn targets(&self) -> &Verified<Targets> {
+    pub fn targets(&self) -> &Verified<SignedTargets> {
         &self.targets
     }
 }
@@ -90,7 +91,8 @@ impl RoleRequest {
     /// Takes the role (§5.6.2 to §5.6.5): as the snapshot lists it, signed by who the delegator says, not expired.
     pub fn accept(&self, bytes: impl Into<Bytes>, now: Time) -> Result<Arc<DelegatedTargets>, TufError> {
         let listed_by = RoleName::snapshot();
-        let targets: Verified<Targets> = self.file.verify(bytes.into(), &self.authority, &listed_by, &self.limits)?;
+        let targets: Verified<SignedTargets> =
+            self.file.verify(bytes.into(), &self.authority, &listed_by, &self.limits)?;
         targets.check_current(now)?;
         let id = Digest::sha256(targets.bytes());
         Ok(Arc::new(DelegatedTargets { key: self.key.clone(), id, targets }))
@@ -119,8 +121,47 @@ pub struct Walk {
     started: bool,
     found: Option<TargetInfo>,
     visited: BTreeSet<RoleName>,
+    /// The delegated roles among them, as the snapshot lists them.
+    listed: Vec<(RoleName, Box<[u8]>)>,
+    /// The earliest expiry of those.
+    expires: Time,
     /// What is still to be visited, the next one last.
     pending: Vec<Pending>,
+}
+
+/// What a search that came to its end said, and what that rests on: while the very same roles are listed and current,
+/// another search would say the same.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    target: Option<TargetInfo>,
+    targets_id: Digest,
+    /// The delegated roles that were visited, as the snapshot lists them.
+    listed: Box<[(RoleName, Box<[u8]>)]>,
+    /// The earliest expiry of those.
+    expires: Time,
+}
+
+impl Answer {
+    /// The target, or the authentic answer that it is not listed.
+    pub fn target(&self) -> Option<&TargetInfo> {
+        self.target.as_ref()
+    }
+
+    /// Whether a search in `set`, which is current itself, would give this answer at `now`.
+    pub fn stands_in(&self, set: &TrustedSet, now: Time) -> bool {
+        let same =
+            |(role, entry): &(RoleName, Box<[u8]>)| set.snapshot().meta.text_of(&role.meta_key()) == Some(&**entry);
+        self.expires > now && self.targets_id == *set.targets_id() && self.listed.iter().all(same)
+    }
+
+    /// Bytes of memory that it takes, roughly.
+    pub fn size(&self) -> usize {
+        let link = |link: &ChainLink| 128 + link.keyids.len() * 80;
+        let target =
+            |target: &TargetInfo| 128 + target.path.as_str().len() + target.chain.iter().map(link).sum::<usize>();
+        let listed = |(role, entry): &(RoleName, Box<[u8]>)| 64 + role.as_str().len() + entry.len();
+        128 + self.target.as_ref().map_or(0, target) + self.listed.iter().map(listed).sum::<usize>()
+    }
 }
 
 /// A delegation that leads towards the target.
@@ -135,14 +176,24 @@ struct Pending {
 #[derive(Debug)]
 struct Node {
     id: Digest,
-    targets: Verified<Targets>,
+    targets: Verified<SignedTargets>,
     by: Option<Arc<Node>>,
 }
 
 impl Walk {
     pub(super) fn new(set: TrustedSet, path: TargetPath) -> Self {
         let hash = Digest::sha256(path.as_str().as_bytes());
-        Self { set, path, hash, started: false, found: None, visited: BTreeSet::new(), pending: Vec::new() }
+        Self {
+            set,
+            path,
+            hash,
+            started: false,
+            found: None,
+            visited: BTreeSet::new(),
+            listed: Vec::new(),
+            expires: Time::MAX,
+            pending: Vec::new(),
+        }
     }
 
     /// What is looked for.
@@ -153,6 +204,17 @@ impl Walk {
     /// The set that is searched.
     pub fn set(&self) -> &TrustedSet {
         &self.set
+    }
+
+    /// What the search said; `None` before its end.
+    pub fn answer(&self) -> Option<Answer> {
+        let ended = self.started && self.pending.is_empty();
+        ended.then(|| Answer {
+            target: self.found.clone(),
+            targets_id: self.set.targets_id().clone(),
+            listed: self.listed.clone().into(),
+            expires: self.expires,
+        })
     }
 
     /// Goes on as far as the roles in `roles` lead.
@@ -184,6 +246,9 @@ impl Walk {
                 return Err(TufError::WrongDelegation { role: key.role });
             }
             role.targets.check_current(now)?;
+            let entry = self.set.snapshot().meta.text_of(&key.role.meta_key()).unwrap_or_default();
+            self.listed.push((key.role.clone(), entry.into()));
+            self.expires = self.expires.min(role.targets.expires());
             let node = Node { id: role.id.clone(), targets: role.targets.clone(), by: Some(Arc::clone(&next.by)) };
             self.pending.pop();
             self.visit(Arc::new(node))?;
@@ -200,23 +265,25 @@ impl Walk {
     }
 
     fn file_of(&self, role: &RoleName) -> Result<MetaRequest, TufError> {
-        let meta = self.set.snapshot().role(role).ok_or_else(|| TufError::NotInSnapshot { role: role.clone() })?;
+        let meta = listed(self.set.snapshot(), role)?;
         let consistent = self.set.consistent_snapshot();
-        MetaRequest::listed(role.clone(), meta, consistent, Kind::Targets, self.set.limits())
+        MetaRequest::listed(role.clone(), &meta, consistent, Kind::Targets, self.set.limits())
     }
 
     fn need(&self, next: &Pending, file: MetaRequest, key: RoleKey) -> RoleRequest {
         let by = next.by.targets.name();
         let nobody = Default::default();
         let keys = next.by.targets.delegations.as_ref().map_or(&nobody, |delegations| &delegations.keys);
-        let authority = Arc::new(Authority::new(by, &next.keys, keys));
+        let authority = Authority::new(by, &next.keys, keys);
         RoleRequest { file, delegator: by.clone(), key, authority, limits: *self.set.limits() }
     }
 
     /// Looks for the target in one role, else notes where the role sends the search.
     fn visit(&mut self, node: Arc<Node>) -> Result<(), TufError> {
         self.visited.insert(node.targets.name().clone());
-        if let Some(file) = node.targets.targets.get(&self.path) {
+        let entry = node.targets.targets.get(self.path.as_str());
+        let entry = entry.map_err(|detail| TufError::Schema { role: node.targets.name().clone(), detail })?;
+        if let Some(file) = entry {
             self.found = Some(info(&self.path, file, &node)?);
             self.pending.clear();
             return Ok(());
@@ -243,13 +310,13 @@ fn key_of(next: &Pending, file: &MetaRequest) -> RoleKey {
     }
 }
 
-fn info(path: &TargetPath, file: &TargetFile, node: &Arc<Node>) -> Result<TargetInfo, TufError> {
+fn info(path: &TargetPath, file: TargetFile, node: &Arc<Node>) -> Result<TargetInfo, TufError> {
     let none = |detail| TufError::NoDigest { by: node.targets.name().clone(), of: format!("target {path}"), detail };
     let digests = file.hashes.digests().map_err(none)?;
     let mut chain: Vec<ChainLink> =
         std::iter::successors(Some(node), |node| node.by.as_ref()).map(|node| ChainLink::of(&node.targets)).collect();
     chain.reverse();
-    Ok(TargetInfo { path: path.clone(), length: file.length, digests, custom: file.custom.clone(), chain })
+    Ok(TargetInfo { path: path.clone(), length: file.length, digests, custom: file.custom, chain })
 }
 
 /// The roles that are trusted for the path, in order, and whether the last of them is terminating.

@@ -1,13 +1,14 @@
 //! The signed envelope (§4.2.1), read within bounds and before any cryptography.
 
-use std::collections::BTreeSet;
+use std::{borrow::Cow, collections::BTreeSet, ops::Range};
 
 use bytes::Bytes;
 
 use super::{
-    Limits, TufError, canonical,
+    Limits, TufError,
+    canonical::{self, Indexed},
     names::RoleName,
-    schema::{Kind, Role, Signature},
+    schema::{Kind, Role, Signature, TableText},
 };
 use crate::base::ByteSize;
 
@@ -19,7 +20,7 @@ use crate::base::ByteSize;
 pub struct Unverified<T> {
     name: RoleName,
     bytes: Bytes,
-    canonical: Vec<u8>,
+    canonical: Bytes,
     signatures: Vec<Signature>,
     signed: T,
 }
@@ -33,10 +34,10 @@ impl<T: Role> Unverified<T> {
     pub fn parse(name: &RoleName, bytes: Bytes, limits: &Limits) -> Result<Self, TufError> {
         let schema = |detail: String| TufError::Schema { role: name.clone(), detail };
         check_size(name, bytes.len(), limit_of(T::KIND, limits))?;
-        let parts = canonical::split_envelope(&bytes)
+        let parts = canonical::split_envelope(&bytes, T::TABLE)
             .map_err(|error| TufError::Canonical { role: name.clone(), detail: error.to_string() })?
             .ok_or_else(|| schema("signed or signatures is missing".to_owned()))?;
-        let part = |range| bytes.get(range).unwrap_or_default();
+        let part = |range: Range<usize>| bytes.get(range).unwrap_or_default();
 
         let signatures: Vec<Signature> =
             serde_json::from_slice(part(parts.signatures)).map_err(|error| schema(format!("signatures: {error}")))?;
@@ -47,8 +48,11 @@ impl<T: Role> Unverified<T> {
             return Err(schema("two signatures have one keyid".to_owned()));
         }
 
-        let signed: T =
-            serde_json::from_slice(part(parts.signed)).map_err(|error| schema(format!("signed: {error}")))?;
+        let mut signed: T = match &parts.indexed {
+            Some(table) => serde_json::from_slice(&without(table, &parts.signed, &bytes)),
+            None => serde_json::from_slice(part(parts.signed.clone())),
+        }
+        .map_err(|error| schema(format!("signed: {error}")))?;
         if signed.kind() != T::KIND {
             return Err(schema(format!("_type is {:?} where {:?} is due", signed.kind(), T::KIND)));
         }
@@ -57,7 +61,16 @@ impl<T: Role> Unverified<T> {
         count("keys", limits.keys, counts.keys)?;
         count("keyids", limits.keyids, counts.keyids)?;
         count("delegations", limits.delegations, counts.delegations)?;
-        Ok(Self { name: name.clone(), canonical: parts.canonical, bytes, signatures, signed })
+        if let Some(table) = &parts.indexed {
+            let table = TableText::new(bytes.clone(), &table.members);
+            let attached = table.and_then(|table| signed.attach(table));
+            attached.map_err(|detail| schema(format!("signed: {detail}")))?;
+        }
+        let canonical = match parts.canonical {
+            Cow::Borrowed(as_it_stands) => bytes.slice_ref(as_it_stands),
+            Cow::Owned(other) => other.into(),
+        };
+        Ok(Self { name: name.clone(), canonical, bytes, signatures, signed })
     }
 
     /// The role it is to be of.
@@ -84,6 +97,12 @@ impl<T: Role> Unverified<T> {
     pub(super) fn into_parts(self) -> (RoleName, Bytes, T) {
         (self.name, self.bytes, self.signed)
     }
+}
+
+/// What is signed, with an empty object in place of the table.
+fn without(table: &Indexed, signed: &Range<usize>, bytes: &[u8]) -> Vec<u8> {
+    let part = |range: Range<usize>| bytes.get(range).unwrap_or_default();
+    [part(signed.start..table.object.start), b"{}", part(table.object.end..signed.end)].concat()
 }
 
 /// The most bytes that a document of that type may have.

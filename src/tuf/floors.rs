@@ -5,14 +5,21 @@
 //! rotation of keys, and nothing else, resets it (recovery from fast-forward attacks, §5.3.11). That is computed from
 //! state at each use, not done once at an event that a crash could lose.
 
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    sync::{Arc, OnceLock},
+};
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{
-    TufError, Verified, Version,
-    schema::{Snapshot, Timestamp},
+    Limits, TufError, Verified, Version,
+    envelope::Unverified,
+    names::RoleName,
+    schema::{Role, SignedSnapshot, Timestamp},
+    verify::{Authority, verify},
 };
 use crate::base::Digest;
 
@@ -20,9 +27,61 @@ use crate::base::Digest;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Floors {
     root: Option<RootFloor>,
-    timestamp: Option<String>,
-    snapshot: Option<String>,
+    timestamp: Option<Floor<Timestamp>>,
+    snapshot: Option<Floor<SignedSnapshot>>,
 }
+
+/// One document that was trusted before.
+#[derive(Clone, Debug)]
+struct Floor<T> {
+    bytes: Bytes,
+    /// It, verified for those who could sign it when that was last asked: a snapshot of half a megabyte is not verified
+    /// again at each refresh while its keys stay the same.
+    verified: OnceLock<Verified<T>>,
+}
+
+impl<T: Role> Floor<T> {
+    fn new(bytes: Bytes) -> Self {
+        Self { bytes, verified: OnceLock::new() }
+    }
+
+    fn of(verified: &Verified<T>) -> Self {
+        Self { bytes: verified.shared_bytes(), verified: OnceLock::from(verified.clone()) }
+    }
+
+    /// The document, as long as its signatures reach the threshold of `authority`; `None` where they no longer do.
+    fn standing(
+        &self,
+        name: &RoleName,
+        authority: &Arc<Authority>,
+        limits: &Limits,
+    ) -> Result<Option<Verified<T>>, TufError> {
+        if let Some(verified) = self.verified.get().filter(|verified| verified.is_verified_for(authority)) {
+            return Ok(Some(verified.clone()));
+        }
+        let document = Unverified::<T>::parse(name, self.bytes.clone(), limits)
+            .map_err(|error| TufError::Floor { detail: error.to_string() })?;
+        let verified = verify(document, &[authority]).ok();
+        if let Some(verified) = &verified {
+            // Where it was verified for others before, it goes on being verified anew.
+            let _ = self.verified.set(verified.clone());
+        }
+        Ok(verified)
+    }
+
+    /// The document as text, which JSON is.
+    fn text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.bytes)
+    }
+}
+
+impl<T> PartialEq for Floor<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl<T> Eq for Floor<T> {}
 
 /// The highest root that was reached from one anchor. Another anchor, which only an administrator can configure, starts
 /// anew.
@@ -70,7 +129,9 @@ impl Floors {
             return Err(damaged(&"its check sum does not match"));
         }
         let Recorded { root, timestamp, snapshot } = serde_json::from_str(recorded).map_err(|error| damaged(&error))?;
-        Ok(Self { root, timestamp: timestamp.map(Cow::into_owned), snapshot: snapshot.map(Cow::into_owned) })
+        let bytes = |text: Cow<'_, str>| Bytes::from(text.into_owned());
+        let (timestamp, snapshot) = (timestamp.map(bytes).map(Floor::new), snapshot.map(bytes).map(Floor::new));
+        Ok(Self { root, timestamp, snapshot })
     }
 
     /// Writes the floors, with their check sum.
@@ -84,8 +145,8 @@ impl Floors {
         let Self { root, timestamp, snapshot } = self;
         let recorded = Recorded {
             root: root.clone(),
-            timestamp: timestamp.as_deref().map(Cow::Borrowed),
-            snapshot: snapshot.as_deref().map(Cow::Borrowed),
+            timestamp: timestamp.as_ref().map(Floor::text),
+            snapshot: snapshot.as_ref().map(Floor::text),
         };
         let floors = serde_json::value::to_raw_value(&recorded)?;
         let sha256 = Digest::sha256(floors.get().as_bytes());
@@ -102,12 +163,12 @@ impl Floors {
 
     /// Remembers a timestamp that was trusted.
     pub fn record_timestamp(&mut self, timestamp: &Verified<Timestamp>) {
-        self.timestamp = Some(text(timestamp.bytes()));
+        self.timestamp = Some(Floor::of(timestamp));
     }
 
     /// Remembers a snapshot that was trusted.
-    pub fn record_snapshot(&mut self, snapshot: &Verified<Snapshot>) {
-        self.snapshot = Some(text(snapshot.bytes()));
+    pub fn record_snapshot(&mut self, snapshot: &Verified<SignedSnapshot>) {
+        self.snapshot = Some(Floor::of(snapshot));
     }
 
     /// The highest root version that was reached from the anchor of that digest.
@@ -117,18 +178,33 @@ impl Floors {
 
     /// The bytes of the timestamp that was trusted last.
     pub fn timestamp(&self) -> Option<&[u8]> {
-        self.timestamp.as_deref().map(str::as_bytes)
+        self.timestamp.as_ref().map(|floor| &*floor.bytes)
     }
 
     /// The bytes of the snapshot that was trusted last.
     pub fn snapshot(&self) -> Option<&[u8]> {
-        self.snapshot.as_deref().map(str::as_bytes)
+        self.snapshot.as_ref().map(|floor| &*floor.bytes)
     }
-}
 
-/// Verified metadata is JSON, hence UTF-8: nothing is lost.
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+    /// The timestamp that was trusted last, as long as `authority` signed it.
+    pub(super) fn standing_timestamp(
+        &self,
+        authority: &Arc<Authority>,
+        limits: &Limits,
+    ) -> Result<Option<Verified<Timestamp>>, TufError> {
+        let floor = self.timestamp.as_ref().map(|floor| floor.standing(&RoleName::timestamp(), authority, limits));
+        floor.unwrap_or(Ok(None))
+    }
+
+    /// The snapshot that was trusted last, as long as `authority` signed it.
+    pub(super) fn standing_snapshot(
+        &self,
+        authority: &Arc<Authority>,
+        limits: &Limits,
+    ) -> Result<Option<Verified<SignedSnapshot>>, TufError> {
+        let floor = self.snapshot.as_ref().map(|floor| floor.standing(&RoleName::snapshot(), authority, limits));
+        floor.unwrap_or(Ok(None))
+    }
 }
 
 fn damaged(detail: &dyn std::fmt::Display) -> TufError {

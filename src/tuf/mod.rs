@@ -24,7 +24,7 @@ mod stages;
 mod trusted;
 mod verify;
 
-pub use delegation::{DelegatedTargets, RoleKey, RoleRequest, RoleSource, Step, Walk};
+pub use delegation::{Answer, DelegatedTargets, RoleKey, RoleRequest, RoleSource, Step, Walk};
 pub use envelope::Unverified;
 pub use error::TufError;
 pub use floors::Floors;

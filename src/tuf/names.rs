@@ -65,8 +65,13 @@ macro_rules! name_type {
         impl $type {
             /// Takes the name as it is: not empty, no control characters, within the length limit.
             pub fn new(text: &str) -> Result<Self, NameError> {
-                check($what, text, $max)?;
+                Self::check(text)?;
                 Ok(Self(text.into()))
+            }
+
+            /// Whether [`Self::new`] takes that name.
+            pub fn check(text: &str) -> Result<(), NameError> {
+                check($what, text, $max)
             }
 
             /// The name as it stands in metadata.
@@ -185,6 +190,13 @@ impl RoleName {
     /// no consistent snapshots.
     pub fn file_name(&self) -> String {
         format!("{}.json", self.quoted())
+    }
+
+    /// The role whose [`RoleName::file_name`] that is.
+    pub fn of_file_name(file_name: &str) -> Option<Self> {
+        let quoted = file_name.strip_suffix(".json")?;
+        let name = percent_encoding::percent_decode_str(quoted).decode_utf8().ok()?;
+        Self::new(&name).ok().filter(|role| role.quoted() == quoted)
     }
 
     /// `<version>.<quoted>.json`: as with consistent snapshots, and always for root (§6.2).
@@ -319,6 +331,17 @@ mod tests {
             assert_eq!(role(name), quoted);
         }
         assert_eq!(RoleName::new("..").unwrap().file_name(), "...json");
+    }
+
+    #[test]
+    fn a_role_is_known_by_the_one_file_name_that_it_has() {
+        for name in ["projects", "a b", "../../etc/passwd", "a%2Fb", "\u{1F480}é", "x.json"] {
+            let role = RoleName::new(name).unwrap();
+            assert_eq!(RoleName::of_file_name(&role.file_name()), Some(role));
+        }
+        for name in ["projects", ".json", "a b.json", "%61.json", "%2f.json", "%FF.json", "%00.json"] {
+            assert_eq!(RoleName::of_file_name(name), None, "{name}");
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! A metadata file that is needed next: what to fetch, how much of it at most, and what it has to be.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::{
@@ -69,7 +71,7 @@ impl MetaRequest {
     pub(super) fn verify<T: Role>(
         &self,
         bytes: Bytes,
-        authority: &Authority,
+        authority: &Arc<Authority>,
         by: &RoleName,
         limits: &Limits,
     ) -> Result<Verified<T>, TufError> {

@@ -3,6 +3,8 @@
 //! A stage is cheap to clone: who wants to try a stored file before fetching one tries it on a clone. What a stage
 //! gives has passed all checks of its own file and may be stored then, before the next file is fetched (§5.4.5, §5.5.7).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use jiff::Timestamp as Time;
 
@@ -11,7 +13,7 @@ use super::{
     envelope::Unverified,
     names::RoleName,
     request::MetaRequest,
-    schema::{Kind, Root, Snapshot, Targets, Timestamp},
+    schema::{Kind, MetaFile, Root, SignedSnapshot, SignedTargets, Timestamp},
     trusted::TrustedSet,
     verify::{Authority, verify},
 };
@@ -47,7 +49,7 @@ pub struct SnapshotStage {
     root: Verified<Root>,
     timestamp: Verified<Timestamp>,
     unchanged: bool,
-    floor: Option<Verified<Snapshot>>,
+    floor: Option<Verified<SignedSnapshot>>,
     request: MetaRequest,
     trust: Trust,
 }
@@ -57,7 +59,7 @@ pub struct SnapshotStage {
 pub struct TargetsStage {
     root: Verified<Root>,
     timestamp: Verified<Timestamp>,
-    snapshot: Verified<Snapshot>,
+    snapshot: Verified<SignedSnapshot>,
     request: MetaRequest,
     trust: Trust,
 }
@@ -153,11 +155,10 @@ impl TimestampStage {
         let name = RoleName::timestamp();
         let authority = top_level(&root, &name)?;
         let offered = verify(Unverified::<Timestamp>::parse(&name, bytes.into(), &trust.limits)?, &[&authority])?;
-        let floor = standing_floor::<Timestamp>(floors.timestamp(), &name, &authority, &trust.limits)?;
+        let floor = floors.standing_timestamp(&authority, &trust.limits)?;
         let snapshot_name = RoleName::snapshot();
         let snapshot_authority = top_level(&root, &snapshot_name)?;
-        let snapshot_floor =
-            standing_floor::<Snapshot>(floors.snapshot(), &snapshot_name, &snapshot_authority, &trust.limits)?;
+        let snapshot_floor = floors.standing_snapshot(&snapshot_authority, &trust.limits)?;
         // A stored snapshot that the present keys did not sign: its keys were rotated, and what the old timestamp says
         // of its version goes with it (§5.3.11).
         let snapshot_reset = floors.snapshot().is_some() && snapshot_floor.is_none();
@@ -186,11 +187,11 @@ impl TimestampStage {
         }
     }
 
-    fn no_older_snapshot(&self, floors: &Floors, bytes: Bytes) -> Result<Verified<Snapshot>, TufError> {
+    fn no_older_snapshot(&self, floors: &Floors, bytes: Bytes) -> Result<Verified<SignedSnapshot>, TufError> {
         let (name, limits) = (RoleName::snapshot(), &self.trust.limits);
         let authority = top_level(&self.root, &name)?;
-        let snapshot = verify(Unverified::<Snapshot>::parse(&name, bytes, limits)?, &[&authority])?;
-        if let Some(floor) = standing_floor::<Snapshot>(floors.snapshot(), &name, &authority, limits)? {
+        let snapshot = verify(Unverified::<SignedSnapshot>::parse(&name, bytes, limits)?, &[&authority])?;
+        if let Some(floor) = floors.standing_snapshot(&authority, limits)? {
             check_snapshot_floor(&snapshot, &floor)?;
         }
         Ok(snapshot)
@@ -238,8 +239,8 @@ impl SnapshotStage {
         };
         snapshot.check_current(now)?;
         let name = RoleName::targets();
-        let meta = snapshot.role(&name).ok_or_else(|| TufError::NotInSnapshot { role: name.clone() })?;
-        let request = MetaRequest::listed(name, meta, root.consistent_snapshot, Kind::Targets, &trust.limits)?;
+        let meta = listed(&snapshot, &name)?;
+        let request = MetaRequest::listed(name, &meta, root.consistent_snapshot, Kind::Targets, &trust.limits)?;
         Ok(TargetsStage { root, timestamp, snapshot, request, trust })
     }
 }
@@ -256,7 +257,7 @@ impl TargetsStage {
     }
 
     /// The trusted snapshot.
-    pub fn snapshot(&self) -> &Verified<Snapshot> {
+    pub fn snapshot(&self) -> &Verified<SignedSnapshot> {
         &self.snapshot
     }
 
@@ -269,14 +270,15 @@ impl TargetsStage {
     pub fn accept(self, bytes: impl Into<Bytes>, now: Time) -> Result<TrustedSet, TufError> {
         let Self { root, timestamp, snapshot, request, trust } = self;
         let authority = top_level(&root, &request.role)?;
-        let targets: Verified<Targets> = request.verify(bytes.into(), &authority, snapshot.name(), &trust.limits)?;
+        let targets: Verified<SignedTargets> =
+            request.verify(bytes.into(), &authority, snapshot.name(), &trust.limits)?;
         targets.check_current(now)?;
         Ok(TrustedSet::new(trust.anchor, root, timestamp, snapshot, targets, trust.limits))
     }
 }
 
 /// Who may sign a top-level role.
-fn top_level(root: &Root, role: &RoleName) -> Result<Authority, TufError> {
+fn top_level(root: &Root, role: &RoleName) -> Result<Arc<Authority>, TufError> {
     let keys = root.roles.get(role).ok_or_else(|| TufError::Schema {
         role: RoleName::root(),
         detail: format!("root names no keys for role {role}"),
@@ -294,20 +296,6 @@ fn check_root_floor(root: &Verified<Root>, trust: &Trust, floors: &Floors) -> Re
     }
 }
 
-/// The floor, as long as its signatures reach the threshold of the present root; `None` where there is none, or where
-/// they no longer do.
-fn standing_floor<T: super::schema::Role>(
-    bytes: Option<&[u8]>,
-    name: &RoleName,
-    authority: &Authority,
-    limits: &Limits,
-) -> Result<Option<Verified<T>>, TufError> {
-    let Some(bytes) = bytes else { return Ok(None) };
-    let document = Unverified::<T>::parse(name, Bytes::copy_from_slice(bytes), limits)
-        .map_err(|error| TufError::Floor { detail: error.to_string() })?;
-    Ok(verify(document, &[authority]).ok())
-}
-
 /// The timestamp to trust, and whether it is the floor's: an older one is refused, one of the same version dropped.
 fn choose_timestamp(
     offered: Verified<Timestamp>,
@@ -321,7 +309,7 @@ fn choose_timestamp(
     Ok(if version == trusted { (floor.clone(), true) } else { (offered, false) })
 }
 
-fn snapshot_of(timestamp: &Timestamp) -> Result<&super::schema::MetaFile, TufError> {
+fn snapshot_of(timestamp: &Timestamp) -> Result<&MetaFile, TufError> {
     timestamp.snapshot().ok_or_else(|| TufError::Schema {
         role: RoleName::timestamp(),
         detail: "timestamp does not list snapshot.json".to_owned(),
@@ -329,20 +317,39 @@ fn snapshot_of(timestamp: &Timestamp) -> Result<&super::schema::MetaFile, TufErr
 }
 
 /// Whether the snapshot is no older than the floor, in its own version and in that of each role (§5.5.5).
-fn check_snapshot_floor(snapshot: &Verified<Snapshot>, floor: &Verified<Snapshot>) -> Result<(), TufError> {
+fn check_snapshot_floor(snapshot: &Verified<SignedSnapshot>, floor: &Verified<SignedSnapshot>) -> Result<(), TufError> {
     let (trusted, offered) = (floor.version(), snapshot.version());
     if offered < trusted {
         return Err(TufError::Rollback { role: RoleName::snapshot(), trusted, offered });
     }
-    for (file, before) in &floor.meta {
+    for (file, before, now) in floor.meta.beside(&snapshot.meta) {
+        if now == Some(before) {
+            continue;
+        }
         let role =
-            || RoleName::new(file.strip_suffix(".json").unwrap_or(file)).unwrap_or_else(|_| RoleName::snapshot());
-        let trusted = before.version;
-        match snapshot.meta.get(file).map(|meta| meta.version) {
+            || RoleName::new(file.strip_suffix(".json").unwrap_or(&file)).unwrap_or_else(|_| RoleName::snapshot());
+        let trusted = version_in(before)?;
+        match now.map(version_in).transpose()? {
             None => return Err(TufError::Dropped { role: role(), trusted }),
             Some(offered) if offered < trusted => return Err(TufError::Rollback { role: role(), trusted, offered }),
             Some(_) => {}
         }
     }
     Ok(())
+}
+
+/// The version that an entry of snapshot lists.
+fn version_in(entry: &[u8]) -> Result<Version, TufError> {
+    let entry: Result<MetaFile, _> = serde_json::from_slice(entry);
+    entry.map(|entry| entry.version).map_err(|error| malformed_entry(error.to_string()))
+}
+
+/// What a snapshot lists of a targets role.
+pub(super) fn listed(snapshot: &SignedSnapshot, role: &RoleName) -> Result<MetaFile, TufError> {
+    let entry = snapshot.role(role).map_err(malformed_entry)?;
+    entry.ok_or_else(|| TufError::NotInSnapshot { role: role.clone() })
+}
+
+fn malformed_entry(detail: String) -> TufError {
+    TufError::Schema { role: RoleName::snapshot(), detail }
 }

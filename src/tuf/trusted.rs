@@ -8,7 +8,7 @@ use super::{
     Keyring, Limits, TufError, Verified, Version,
     delegation::Walk,
     names::{KeyId, RoleName, TargetPath},
-    schema::{Root, Snapshot, Targets, Timestamp},
+    schema::{Root, SignedSnapshot, SignedTargets, Timestamp},
 };
 use crate::base::{Digest, Digests};
 
@@ -22,8 +22,8 @@ struct Inner {
     anchor: Digest,
     root: Verified<Root>,
     timestamp: Verified<Timestamp>,
-    snapshot: Verified<Snapshot>,
-    targets: Verified<Targets>,
+    snapshot: Verified<SignedSnapshot>,
+    targets: Verified<SignedTargets>,
     targets_id: Digest,
     limits: Limits,
 }
@@ -61,7 +61,7 @@ pub struct ChainLink {
 }
 
 impl ChainLink {
-    pub(super) fn of(targets: &Verified<Targets>) -> Self {
+    pub(super) fn of(targets: &Verified<SignedTargets>) -> Self {
         Self {
             role: targets.name().clone(),
             version: targets.version(),
@@ -78,8 +78,8 @@ impl TrustedSet {
         anchor: Digest,
         root: Verified<Root>,
         timestamp: Verified<Timestamp>,
-        snapshot: Verified<Snapshot>,
-        targets: Verified<Targets>,
+        snapshot: Verified<SignedSnapshot>,
+        targets: Verified<SignedTargets>,
         limits: Limits,
     ) -> Self {
         let targets_id = Digest::sha256(targets.bytes());
@@ -102,12 +102,12 @@ impl TrustedSet {
     }
 
     /// Snapshot.
-    pub fn snapshot(&self) -> &Verified<Snapshot> {
+    pub fn snapshot(&self) -> &Verified<SignedSnapshot> {
         &self.0.snapshot
     }
 
     /// The top-level targets.
-    pub fn targets(&self) -> &Verified<Targets> {
+    pub fn targets(&self) -> &Verified<SignedTargets> {
         &self.0.targets
     }
 

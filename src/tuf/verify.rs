@@ -27,8 +27,7 @@ struct Inner<T> {
     bytes: Bytes,
     signed: T,
     signed_by: Vec<KeyId>,
-    keys: Arc<Keyring>,
-    threshold: u32,
+    authority: Arc<Authority>,
 }
 
 /// Distinct keys, each with one of the keyids that it goes by.
@@ -70,12 +69,17 @@ impl<T> Verified<T> {
 
     /// The keys that may sign the role, whether or not they did.
     pub fn keys(&self) -> &Arc<Keyring> {
-        &self.inner.keys
+        &self.inner.authority.keyring
+    }
+
+    /// Whether it was verified for exactly these keys and this threshold.
+    pub(super) fn is_verified_for(&self, authority: &Authority) -> bool {
+        *self.inner.authority == *authority
     }
 
     /// How many distinct keys had to sign.
     pub fn threshold(&self) -> u32 {
-        self.inner.threshold
+        self.inner.authority.threshold
     }
 }
 
@@ -101,24 +105,21 @@ impl<T: Role> Verified<T> {
 }
 
 /// Who may sign a role: the keys that can verify, and how many distinct ones must.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Authority {
     by: RoleName,
     threshold: u32,
     keys: BTreeMap<KeyId, PublicKey>,
+    keyring: Arc<Keyring>,
 }
 
 impl Authority {
     /// From what role `by` says. Keyids without a key, and keys that cannot verify, are left out.
-    pub(super) fn new(by: &RoleName, role: &RoleKeys, keys: &BTreeMap<KeyId, Key>) -> Self {
+    pub(super) fn new(by: &RoleName, role: &RoleKeys, keys: &BTreeMap<KeyId, Key>) -> Arc<Self> {
         let usable = |keyid: &KeyId| Some((keyid.clone(), PublicKey::from_schema(keys.get(keyid)?).ok()?));
-        Self { by: by.clone(), threshold: role.threshold.get(), keys: role.keyids.iter().filter_map(usable).collect() }
-    }
-
-    /// The keys that may sign, each once.
-    fn keyring(&self) -> Arc<Keyring> {
-        let keys = self.keys.iter().map(|(id, key)| (key.material().clone(), id.clone()));
-        Arc::new(keys.collect())
+        let keys: BTreeMap<KeyId, PublicKey> = role.keyids.iter().filter_map(usable).collect();
+        let keyring = keys.iter().map(|(id, key)| (key.material().clone(), id.clone())).collect();
+        Arc::new(Self { by: by.clone(), threshold: role.threshold.get(), keys, keyring: Arc::new(keyring) })
     }
 
     /// The keyids whose signatures on the document are valid, one for each distinct key material: what a threshold is
@@ -142,8 +143,11 @@ impl Authority {
 /// Makes a document verified if a threshold of *each* of `authorities` signed it (one, but for a new root, which the
 /// keys of the old one and its own sign, §5.3.4).
 ///
-/// The last authority's keys and signers are the ones that are remembered.
-pub(super) fn verify<T: Role>(document: Unverified<T>, authorities: &[&Authority]) -> Result<Verified<T>, TufError> {
+/// The last authority and its signers are the ones that are remembered.
+pub(super) fn verify<T: Role>(
+    document: Unverified<T>,
+    authorities: &[&Arc<Authority>],
+) -> Result<Verified<T>, TufError> {
     let mut evidence = None;
     for authority in authorities {
         let signers = authority.signers(&document);
@@ -154,12 +158,12 @@ pub(super) fn verify<T: Role>(document: Unverified<T>, authorities: &[&Authority
         if u32::try_from(signers.len()).unwrap_or(u32::MAX) < threshold {
             return Err(TufError::Threshold { role, by, threshold, valid: signers.len() });
         }
-        evidence = Some((signers, authority, threshold));
+        evidence = Some((signers, Arc::clone(authority)));
     }
-    let Some((signed_by, authority, threshold)) = evidence else {
+    let Some((signed_by, authority)) = evidence else {
         let role = document.name().clone();
         return Err(TufError::Signature { by: role.clone(), role, threshold: 1 });
     };
     let (name, bytes, signed) = document.into_parts();
-    Ok(Verified { inner: Arc::new(Inner { name, bytes, signed, signed_by, keys: authority.keyring(), threshold }) })
+    Ok(Verified { inner: Arc::new(Inner { name, bytes, signed, signed_by, authority }) })
 }

@@ -133,7 +133,7 @@ impl Repository {
         role: &RoleName,
         version: Option<Version>,
     ) -> Result<Option<Bytes>, UpdaterError> {
-        let Some(meta) = set.snapshot().role(role) else { return Ok(None) };
+        let Ok(Some(meta)) = set.snapshot().role(role) else { return Ok(None) };
         if version != set.consistent_snapshot().then_some(meta.version) {
             return Ok(None);
         }
@@ -163,18 +163,25 @@ impl Repository {
     }
 
     async fn search(self: &Arc<Self>, set: &TrustedSet, path: &TargetPath) -> Result<Option<TargetInfo>, UpdaterError> {
+        if let Some(answer) = self.answers.get(path).filter(|answer| answer.stands_in(set, self.clock.now())) {
+            return Ok(answer.target().cloned());
+        }
         let mut walk = set.walk(path);
         let mut roles: HashMap<RoleKey, Arc<DelegatedTargets>> = HashMap::new();
-        loop {
+        let target = loop {
             match walk.step(&roles, self.clock.now()).map_err(|source| self.refuse(source))? {
-                Step::Found(target) => return Ok(Some(target)),
-                Step::NotListed => return Ok(None),
+                Step::Found(target) => break Some(target),
+                Step::NotListed => break None,
                 Step::Need(request) => {
                     let role = self.delegated(*request).await?;
                     roles.insert(role.key().clone(), role);
                 }
             }
+        };
+        if let Some(answer) = walk.answer() {
+            self.answers.insert(path.clone(), Arc::new(answer));
         }
+        Ok(target)
     }
 
     /// A delegated role: from memory, from disk, else fetched once for all who need it.

@@ -1,9 +1,6 @@
 //! One refresh: the client workflow of §5.3 to §5.6, each role stored after its own checks.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, atomic::Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -103,7 +100,7 @@ impl Repository {
         }
         let stage = self.snapshot(stage, work, round).await?;
         let set = self.top_targets(stage, work, round).await?;
-        self.store.retain_roles(&files_of(&set));
+        self.store.retain_roles(|role| set.snapshot().meta.contains_key(&role.meta_key()));
         self.publish(set, &mut work.progress, now);
         Ok(())
     }
@@ -419,10 +416,4 @@ fn first_root(limits: &Limits) -> MetaRequest {
 fn timestamp_request(stage: &TimestampStage) -> MetaRequest {
     let (role, file_name) = (RoleName::timestamp(), TIMESTAMP_FILE_NAME.to_owned());
     MetaRequest { role, version: Version::FIRST, file_name, limit: stage.limit(), length: None, digests: None }
-}
-
-/// The names under which the roles that the snapshot lists are stored.
-fn files_of(set: &TrustedSet) -> HashSet<String> {
-    let names = set.snapshot().meta.keys().filter_map(|file| RoleName::new(file.strip_suffix(".json")?).ok());
-    names.map(|role| role.file_name()).collect()
 }

@@ -23,8 +23,8 @@ use super::{
 use crate::{
     base::{Digest, Faults, SharedClock, Span, files, files::FileError},
     tuf::{
-        DelegatedTargets, Floors, KeyId, RoleKey, RoleName, RootStage, TrustedSet, TufError, Verified, Version,
-        schema::Role,
+        Answer, DelegatedTargets, Floors, KeyId, RoleKey, RoleName, RootStage, TargetPath, TrustedSet, TufError,
+        Verified, Version, schema::Role,
     },
     upstream::{Client, Origins},
 };
@@ -81,6 +81,9 @@ pub struct Repository {
     pub(super) refreshes: Flights<(), Result<(), UpdaterError>>,
     pub(super) role_fetches: Flights<RoleKey, Result<Arc<DelegatedTargets>, UpdaterError>>,
     pub(super) roles: moka::future::Cache<RoleKey, Arc<DelegatedTargets>>,
+    /// What look-ups said, for as long as it stands: a role that was dropped from `roles` need not be verified again for
+    /// a target that was looked up before.
+    pub(super) answers: moka::sync::Cache<TargetPath, Arc<Answer>>,
 }
 
 /// What a refresh works on.
@@ -253,6 +256,12 @@ impl Repository {
             })
             .max_capacity(settings.roles_memory_max.bytes())
             .build();
+        let answers = moka::sync::Cache::builder()
+            .weigher(|path: &TargetPath, answer: &Arc<Answer>| {
+                u32::try_from(path.as_str().len() + answer.size()).unwrap_or(u32::MAX)
+            })
+            .max_capacity(settings.answers_memory_max.bytes())
+            .build();
         let mut repository = Self {
             origins: Origins::of(mirrors.iter().chain(&targets)),
             mirrors,
@@ -268,6 +277,7 @@ impl Repository {
             refreshes: Flights::new(),
             role_fetches: Flights::new(),
             roles,
+            answers,
             settings,
         };
         repository.restore()?;

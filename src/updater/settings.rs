@@ -63,6 +63,9 @@ pub struct Settings {
     /// Most memory for delegated roles, in bytes of their files.
     #[serde(default = "defaults::roles_memory_max")]
     pub roles_memory_max: ByteSize,
+    /// Most memory for what look-ups said, in bytes.
+    #[serde(default = "defaults::answers_memory_max")]
+    pub answers_memory_max: ByteSize,
     /// Longest time for one metadata file, repetitions included.
     #[serde(default = "defaults::metadata_deadline")]
     pub metadata_deadline: Span,
@@ -114,7 +117,10 @@ mod defaults {
         ByteSize::mib(32)
     }
     pub(super) fn roles_memory_max() -> ByteSize {
-        ByteSize::mib(64)
+        ByteSize::mib(16)
+    }
+    pub(super) fn answers_memory_max() -> ByteSize {
+        ByteSize::mib(8)
     }
     pub(super) fn metadata_deadline() -> Span {
         Span::secs(60)
@@ -156,6 +162,7 @@ impl Settings {
             snapshot_size_max: defaults::snapshot_size_max(),
             targets_size_max: defaults::targets_size_max(),
             roles_memory_max: defaults::roles_memory_max(),
+            answers_memory_max: defaults::answers_memory_max(),
             metadata_deadline: defaults::metadata_deadline(),
             mirror_wait: defaults::mirror_wait(),
             refresh_deadline: defaults::refresh_deadline(),

@@ -12,7 +12,7 @@
 //! damaged is said and counted here, in one place; what follows from it is for who asked.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -188,17 +188,17 @@ impl Store {
         }
     }
 
-    /// Removes delegated roles that are not in `listed` any more.
-    pub(super) fn retain_roles(&self, listed: &HashSet<String>) {
+    /// Removes delegated roles that are not listed any more.
+    pub(super) fn retain_roles(&self, is_listed: impl Fn(&RoleName) -> bool) {
         if self.access == Access::Read {
             return;
         }
         let Ok(entries) = fs::read_dir(&self.folder) else { return };
         for entry in entries.flatten() {
             let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
-            let top = matches!(name.as_str(), ROOT | "timestamp.json" | "snapshot.json" | "targets.json");
+            let kept = RoleName::of_file_name(&name).is_some_and(|role| role.is_top_level() || is_listed(&role));
             // What is left behind costs space, not trust.
-            if name.ends_with(".json") && !top && !listed.contains(&name) && self.faults.strike("remove").is_ok() {
+            if name.ends_with(".json") && !kept && self.faults.strike("remove").is_ok() {
                 let _ = fs::remove_file(entry.path());
             }
         }
@@ -426,7 +426,7 @@ mod tests {
             store.save_role(&RoleName::new(role).unwrap(), b"{}").unwrap();
         }
         store.save_floors(b"{}").unwrap();
-        store.retain_roles(&HashSet::from(["a.json".to_owned()]));
+        store.retain_roles(|role| role.as_str() == "a");
         assert!(store.role(&RoleName::new("a").unwrap()).is_some());
         assert!(store.role(&RoleName::new("b").unwrap()).is_none());
         assert!(store.role(&RoleName::targets()).is_some());

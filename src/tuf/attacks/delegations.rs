@@ -8,7 +8,7 @@ use super::{earlier, later, now, reason, repository};
 use crate::{
     base::Digest,
     testing::repository::TestRepository,
-    tuf::{Floors, Step, TargetInfo, TargetPath, TufError},
+    tuf::{Answer, Floors, Step, TargetInfo, TargetPath, TrustedSet, TufError, Version},
 };
 
 /// A repository with these delegations: who, to whom, paths, terminating.
@@ -465,4 +465,74 @@ fn a_search_that_found_its_target_goes_no_further() {
         assert!(matches!(walk.step(&HashMap::new(), now()), Ok(Step::Found(_))));
     }
     assert_eq!(set.expires(), later());
+}
+
+/// The search for `path` in that set, to its end.
+fn answer(repository: &TestRepository, set: &TrustedSet, path: &str) -> Answer {
+    let (mut walk, mut roles) = (set.walk(&TargetPath::new(path).unwrap()), HashMap::new());
+    while let Step::Need(request) = walk.step(&roles, now()).unwrap() {
+        assert!(walk.answer().is_none());
+        let role = request.accept(repository.file(&request.file.file_name), now()).unwrap();
+        roles.insert(role.key().clone(), role);
+    }
+    walk.answer().unwrap()
+}
+
+fn update(repository: &TestRepository) -> TrustedSet {
+    repository.update(&Floors::new(), now()).unwrap()
+}
+
+#[test]
+fn an_answer_stands_as_long_as_each_role_that_it_rests_on_is_listed_as_it_was() {
+    let mut repository =
+        graph(&[("targets", "a", "*", false), ("targets", "b", "*", false), ("targets", "c", "*", false)]);
+    repository.add_target("b", "f", b"f");
+    repository.publish();
+    let set = update(&repository);
+    let (found, absent) = (answer(&repository, &set, "f"), answer(&repository, &set, "g"));
+    assert_eq!(found.target().map(|target| target.length), Some(1));
+    assert!(absent.target().is_none());
+    assert!(found.stands_in(&set, now()) && absent.stands_in(&set, now()));
+
+    // A role behind the one that has the file: the search for the file never came to it.
+    repository.add_target("c", "g", b"");
+    repository.role_mut("c").version = Version::new(2).unwrap();
+    repository.publish();
+    let set = update(&repository);
+    assert!(found.stands_in(&set, now()));
+    assert!(!absent.stands_in(&set, now()));
+    assert!(answer(&repository, &set, "g").target().is_some());
+
+    // One before it, which might now list the file itself.
+    repository.role_mut("a").version = Version::new(2).unwrap();
+    repository.publish();
+    assert!(!found.stands_in(&update(&repository), now()));
+}
+
+#[test]
+fn an_answer_falls_with_the_expiry_of_a_role_that_it_rests_on_and_with_other_top_level_targets() {
+    let mut repository = graph(&[("targets", "a", "*", false)]);
+    let sooner = "2026-06-02T00:00:00Z".parse().unwrap();
+    repository.role_mut("a").expires = sooner;
+    repository.add_target("a", "f", b"");
+    repository.publish();
+    let set = update(&repository);
+    let found = answer(&repository, &set, "f");
+    assert!(set.check_current(sooner).is_ok());
+    assert!(found.stands_in(&set, now()) && !found.stands_in(&set, sooner));
+
+    repository.add_target("targets", "other", b"");
+    repository.publish();
+    assert!(!found.stands_in(&update(&repository), now()));
+}
+
+#[test]
+fn an_answer_falls_with_other_bytes_of_the_same_version_where_the_snapshot_lists_digests() {
+    let mut repository = graph(&[("targets", "a", "*", false)]);
+    repository.add_target("a", "f", b"");
+    repository.publish();
+    let found = answer(&repository, &update(&repository), "f");
+    repository.add_target("a", "g", b"");
+    repository.publish();
+    assert!(!found.stands_in(&update(&repository), now()));
 }

@@ -1,14 +1,16 @@
 //! Any bytes at all: read or refused, never a panic.
 
 use proptest::{collection, prelude::*};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{now, repository};
 use crate::{
     testing::repository::signed_by,
     tuf::{
-        Floors, Limits, PublicKey, RoleName, RootStage, Unverified, canonical,
-        schema::{Key, Role, Root, Snapshot, Targets, Timestamp},
+        Floors, Limits, PublicKey, RoleName, RootStage, TargetPath, Unverified, canonical,
+        schema::{
+            Entry, Key, MetaFile, Role, Root, SignedSnapshot, SignedTargets, Snapshot, TargetFile, Targets, Timestamp,
+        },
     },
 };
 
@@ -20,6 +22,8 @@ fn parse_all(bytes: &[u8]) {
     parse::<Timestamp>(bytes);
     parse::<Snapshot>(bytes);
     parse::<Targets>(bytes);
+    parse::<SignedSnapshot>(bytes);
+    parse::<SignedTargets>(bytes);
     drop(canonical::canonicalize(bytes));
 }
 
@@ -167,6 +171,108 @@ proptest! {
         ).unwrap();
         if let Ok(key) = PublicKey::from_schema(&key) {
             prop_assert!(!key.verify(&signature, b"message"));
+        }
+    }
+}
+
+/// JSON that is nearly an entry of snapshot or of targets.
+fn any_entry() -> impl Strategy<Value = Value> {
+    let number = prop_oneof![Just(json!(1)), Just(json!(0)), Just(json!(-1)), any::<u64>().prop_map(Value::from)];
+    let hashes = prop_oneof![
+        Just(json!({})),
+        Just(json!({"sha256": "ab"})),
+        Just(json!({"sha256": "a\"b", "x": "\u{e9}"})),
+        Just(json!({"sha256": 1})),
+        any_json(),
+    ];
+    (proptest::option::of(number.clone()), proptest::option::of(number), proptest::option::of(hashes), any_json())
+        .prop_map(|(version, length, hashes, extra)| {
+            let members = [("version", version), ("length", length), ("hashes", hashes), ("x", Some(extra))];
+            members
+                .into_iter()
+                .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+                .collect::<Map<_, _>>()
+                .into()
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_checked_as_an_entry_is_what_can_be_built_as_one(entry in prop_oneof![any_entry(), any_json()]) {
+        let text = serde_json::to_vec(&entry).unwrap();
+        prop_assert_eq!(MetaFile::check("a.json", &text).is_ok(), serde_json::from_slice::<MetaFile>(&text).is_ok());
+        prop_assert_eq!(TargetFile::check("a", &text).is_ok(), serde_json::from_slice::<TargetFile>(&text).is_ok());
+    }
+}
+
+#[test]
+fn entries_are_found_by_what_their_names_say_however_they_are_written_and_ordered() {
+    let mut repository = repository();
+    let names = ["zoë", "a\"b", "a\\b", "a", "a/b", "\u{1F600}", "\u{FFFD}", "0", "targets"];
+    let path = |name: &str| TargetPath::new(name).unwrap();
+    for (length, name) in names.iter().enumerate() {
+        repository.add_target("targets", name, &vec![0; length]);
+    }
+    let signed = serde_json::to_string(&repository.targets).unwrap();
+    // Escapes, white space and another order say the same.
+    let escaped = signed.replace("zo\u{eb}", "z\\u006f\\u00eb").replace("a/b", "a\\/b").replace(':', " : ");
+    let escaped: Box<serde_json::value::RawValue> = serde_json::value::RawValue::from_string(escaped).unwrap();
+    let bytes = signed_by(&escaped, repository.signers_of("targets"));
+    repository.publish_bytes("targets", bytes);
+    let set = repository.update(&Floors::new(), now()).unwrap();
+    for (length, name) in names.iter().enumerate() {
+        let file = set.targets().targets.get(name).unwrap().unwrap();
+        assert_eq!((file.length, set.targets().targets.contains_key(name)), (length as u64, true), "{name}");
+        assert_eq!(repository.look_up(name, now()).0.unwrap().unwrap().path, path(name));
+    }
+    assert_eq!(set.targets().targets.get("b").unwrap(), None);
+    let whole = set.targets().to_whole().unwrap();
+    assert_eq!(whole.targets, repository.targets.targets);
+    assert_eq!(serde_json::to_value(&**set.targets()).unwrap(), serde_json::to_value(&whole).unwrap());
+}
+
+#[test]
+fn one_malformed_entry_refuses_the_document_though_nobody_asked_for_it() {
+    let bad_files = [
+        json!({}),
+        json!(null),
+        json!([1, {}]),
+        json!({"length": -1, "hashes": {"sha256": "00"}}),
+        json!({"length": 1, "hashes": {}}),
+    ];
+    for bad in bad_files {
+        let mut repository = repository();
+        let mut signed = serde_json::to_value(&repository.targets).unwrap();
+        signed["targets"]["f"] = bad;
+        repository.publish_value("targets", &signed);
+        assert_eq!(super::reason(repository.update(&Floors::new(), now())), "schema");
+    }
+    for bad in [
+        json!({}),
+        json!(null),
+        json!([1]),
+        json!({"version": 0}),
+        json!({"version": 1, "hashes": {}}),
+        json!({"version": 1, "length": null}),
+    ] {
+        let mut repository = repository();
+        let mut signed = serde_json::to_value(&repository.snapshot).unwrap();
+        signed["meta"]["nobody.json"] = bad;
+        repository.publish_value("snapshot", &signed);
+        assert_eq!(super::reason(repository.update(&Floors::new(), now())), "schema");
+    }
+    for (role, member) in [("targets", "targets"), ("snapshot", "meta")] {
+        for bad in [json!([]), json!(null), json!("x"), json!([["f", {}]])] {
+            let mut repository = repository();
+            let mut signed = match role {
+                "targets" => serde_json::to_value(&repository.targets).unwrap(),
+                _ => serde_json::to_value(&repository.snapshot).unwrap(),
+            };
+            signed[member] = bad;
+            repository.publish_value(role, &signed);
+            assert_eq!(super::reason(repository.update(&Floors::new(), now())), "schema", "{member}");
         }
     }
 }

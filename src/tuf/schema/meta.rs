@@ -2,8 +2,14 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeMap as _};
 
-use super::{Extra, Version};
-use crate::base::{Algorithm, Digest, Digests};
+use super::{Entry, Extra, Version};
+use crate::{
+    base::{Algorithm, Digest, Digests},
+    tuf::names::TargetPath,
+};
+
+const HASHES: &str = "an object of algorithms and hexadecimal digests";
+const NO_HASHES: &str = "hashes is empty: nothing would be checked";
 
 /// The `hashes` of a file as they stand, in the document's order; never empty. Names of algorithms that are not known
 /// are kept, and never count.
@@ -56,7 +62,7 @@ impl<'de> Deserialize<'de> for Hashes {
         impl<'de> de::Visitor<'de> for Visitor {
             type Value = Hashes;
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an object of algorithms and hexadecimal digests")
+                f.write_str(HASHES)
             }
             fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Hashes, A::Error> {
                 let mut hashes = Vec::with_capacity(1);
@@ -64,7 +70,7 @@ impl<'de> Deserialize<'de> for Hashes {
                     hashes.push(entry);
                 }
                 if hashes.is_empty() {
-                    return Err(de::Error::custom("hashes is empty: nothing would be checked"));
+                    return Err(de::Error::custom(NO_HASHES));
                 }
                 Ok(Hashes(hashes))
             }
@@ -96,6 +102,21 @@ impl MetaFile {
     }
 }
 
+impl Entry for MetaFile {
+    fn check(_: &str, text: &[u8]) -> Result<(), String> {
+        #[derive(Deserialize)]
+        struct Shape {
+            #[serde(rename = "version")]
+            _version: Version,
+            #[serde(default, rename = "length", deserialize_with = "present")]
+            _length: Option<u64>,
+            #[serde(default, rename = "hashes", deserialize_with = "present")]
+            _hashes: Option<HashesShape>,
+        }
+        check::<Shape>(text)
+    }
+}
+
 /// What targets metadata says of a target (TARGETS of §4.5).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TargetFile {
@@ -116,6 +137,70 @@ impl TargetFile {
     pub fn new(length: u64, digests: &Digests) -> Self {
         Self { length, hashes: digests.into(), custom: None, extra: Extra::new() }
     }
+}
+
+impl Entry for TargetFile {
+    fn check(name: &str, text: &[u8]) -> Result<(), String> {
+        #[derive(Deserialize)]
+        struct Shape {
+            #[serde(rename = "length")]
+            _length: u64,
+            #[serde(rename = "hashes")]
+            _hashes: HashesShape,
+        }
+        TargetPath::check(name).map_err(|error| error.to_string())?;
+        check::<Shape>(text)
+    }
+}
+
+/// [`Hashes`], checked and not built.
+struct HashesShape;
+
+impl<'de> Deserialize<'de> for HashesShape {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = HashesShape;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(HASHES)
+            }
+            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<HashesShape, A::Error> {
+                let mut count = 0_usize;
+                while map.next_entry::<Text, Text>()?.is_some() {
+                    count += 1;
+                }
+                if count == 0 { Err(de::Error::custom(NO_HASHES)) } else { Ok(HashesShape) }
+            }
+        }
+        deserializer.deserialize_map(Visitor)
+    }
+}
+
+/// Any string, checked and not built.
+struct Text;
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = Text;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_str<E: de::Error>(self, _: &str) -> Result<Text, E> {
+                Ok(Text)
+            }
+        }
+        deserializer.deserialize_str(Visitor)
+    }
+}
+
+fn check<'de, Shape: Deserialize<'de>>(text: &'de [u8]) -> Result<(), String> {
+    // A derived reader would take an array of the right values too.
+    if text.first() != Some(&b'{') {
+        return Err("an entry is no object".to_owned());
+    }
+    serde_json::from_slice::<Shape>(text).map(drop).map_err(|error| error.to_string())
 }
 
 /// A member that may be missing but, where it stands, is no `null`.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, num::NonZeroU32};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
-    Delegations, Extra, Kind, MetaFile, TargetFile, Version,
+    Delegations, Extra, Kind, MetaFile, Table, TableText, TargetFile, Version,
     header::{SpecVersion, expires},
 };
 use crate::tuf::names::{KeyId, RoleName, TargetPath};
@@ -69,9 +69,12 @@ pub struct Counts {
 }
 
 /// A document that can be signed and verified.
-pub trait Role: DeserializeOwned + Serialize + Clone + Send + Sync + 'static {
+pub trait Role: DeserializeOwned + Clone + Send + Sync + 'static {
     /// Its `_type`.
     const KIND: Kind;
+    /// The member, in quotes, that is left as text and put in by [`Role::attach`].
+    #[doc(hidden)]
+    const TABLE: Option<&'static [u8]> = None;
     /// Its `_type` as it stands.
     fn kind(&self) -> Kind;
     /// Its version.
@@ -86,12 +89,19 @@ pub trait Role: DeserializeOwned + Serialize + Clone + Send + Sync + 'static {
     fn counts(&self) -> Counts {
         Counts::default()
     }
+    /// Takes the member [`Role::TABLE`].
+    #[doc(hidden)]
+    fn attach(&mut self, table: TableText) -> Result<(), String> {
+        let _ = table;
+        Ok(())
+    }
 }
 
 macro_rules! role {
-    ($type:ident) => {
+    ($kind:ident, $type:ty $(, $table:literal => $member:ident)?) => {
         impl Role for $type {
-            const KIND: Kind = Kind::$type;
+            const KIND: Kind = Kind::$kind;
+            $(const TABLE: Option<&'static [u8]> = Some($table);)?
             fn kind(&self) -> Kind {
                 self.kind
             }
@@ -107,13 +117,10 @@ macro_rules! role {
             fn counts(&self) -> Counts {
                 self.count_members()
             }
-        }
-
-        impl $type {
-            /// The version of the specification that the document names.
-            pub fn spec_version(&self) -> &str {
-                &self.spec_version.0
-            }
+            $(fn attach(&mut self, table: TableText) -> Result<(), String> {
+                self.$member = Table::read(table)?;
+                Ok(())
+            })?
         }
     };
 }
@@ -140,7 +147,7 @@ pub struct Root {
     #[serde(flatten)]
     pub extra: Extra,
 }
-role!(Root);
+role!(Root, Root);
 
 /// Timestamp: which snapshot is the current one (§4.6).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,11 +166,11 @@ pub struct Timestamp {
     #[serde(flatten)]
     pub extra: Extra,
 }
-role!(Timestamp);
+role!(Timestamp, Timestamp);
 
-/// Snapshot: which versions of all targets roles belong together (§4.4).
+/// Snapshot: which versions of all targets roles belong together (§4.4). Whole, to be written, or a [`SignedSnapshot`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Snapshot {
+pub struct Snapshot<Meta = BTreeMap<String, MetaFile>> {
     #[serde(rename = "_type")]
     kind: Kind,
     spec_version: SpecVersion,
@@ -173,16 +180,20 @@ pub struct Snapshot {
     #[serde(with = "expires")]
     pub expires: jiff::Timestamp,
     /// An entry for each targets role, by `<name>.json`.
-    pub meta: BTreeMap<String, MetaFile>,
+    pub meta: Meta,
     /// Members that are not known.
     #[serde(flatten)]
     pub extra: Extra,
 }
-role!(Snapshot);
+role!(Snapshot, Snapshot);
+role!(Snapshot, SignedSnapshot, b"\"meta\"" => meta);
 
-/// Targets: which files are signed, and who else may sign files (§4.5).
+/// A snapshot that was read: its entries are looked up in the text that was signed.
+pub type SignedSnapshot = Snapshot<Table<MetaFile>>;
+
+/// Targets: which files are signed, and who else may sign files (§4.5). Whole, to be written, or [`SignedTargets`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Targets {
+pub struct Targets<Files = BTreeMap<TargetPath, TargetFile>> {
     #[serde(rename = "_type")]
     kind: Kind,
     spec_version: SpecVersion,
@@ -192,7 +203,7 @@ pub struct Targets {
     #[serde(with = "expires")]
     pub expires: jiff::Timestamp,
     /// The files, by path.
-    pub targets: BTreeMap<TargetPath, TargetFile>,
+    pub targets: Files,
     /// Who else may sign files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delegations: Option<Delegations>,
@@ -200,7 +211,11 @@ pub struct Targets {
     #[serde(flatten)]
     pub extra: Extra,
 }
-role!(Targets);
+role!(Targets, Targets);
+role!(Targets, SignedTargets, b"\"targets\"" => targets);
+
+/// Targets that were read: its files are looked up in the text that was signed.
+pub type SignedTargets = Targets<Table<TargetFile>>;
 
 const SNAPSHOT_FILE: &str = "snapshot.json";
 
@@ -273,12 +288,29 @@ impl Snapshot {
             extra: Extra::new(),
         }
     }
+}
 
+impl SignedSnapshot {
     /// What it says of a targets role.
-    pub fn role(&self, name: &RoleName) -> Option<&MetaFile> {
+    ///
+    /// # Errors
+    /// Says what is wrong with the entry.
+    pub fn role(&self, name: &RoleName) -> Result<Option<MetaFile>, String> {
         self.meta.get(&name.meta_key())
     }
 
+    /// The same as a whole, to be changed and written.
+    ///
+    /// # Errors
+    /// Says what is wrong with an entry.
+    pub fn to_whole(&self) -> Result<Snapshot, String> {
+        let entries = self.meta.iter().map(|(name, entry)| Ok((name.into_owned(), entry?)));
+        let Self { kind, spec_version, version, expires, extra, .. } = self.clone();
+        Ok(Snapshot { kind, spec_version, version, expires, meta: entries.collect::<Result<_, String>>()?, extra })
+    }
+}
+
+impl<Meta> Snapshot<Meta> {
     fn check_members(&self) -> Result<(), String> {
         Ok(())
     }
@@ -301,7 +333,29 @@ impl Targets {
             extra: Extra::new(),
         }
     }
+}
 
+impl SignedTargets {
+    /// The paths of all files that it lists itself, in their order.
+    pub fn paths(&self) -> impl Iterator<Item = TargetPath> {
+        // Names that are no target paths do not pass the reading.
+        self.targets.keys().filter_map(|path| TargetPath::new(&path).ok())
+    }
+
+    /// The same as a whole, to be changed and written.
+    ///
+    /// # Errors
+    /// Says what is wrong with a file's entry.
+    pub fn to_whole(&self) -> Result<Targets, String> {
+        let path = |name: &str| TargetPath::new(name).map_err(|error| error.to_string());
+        let files = self.targets.iter().map(|(name, file)| Ok((path(&name)?, file?)));
+        let Self { kind, spec_version, version, expires, delegations, extra, .. } = self.clone();
+        let targets = files.collect::<Result<_, String>>()?;
+        Ok(Targets { kind, spec_version, version, expires, targets, delegations, extra })
+    }
+}
+
+impl<Files> Targets<Files> {
     fn check_members(&self) -> Result<(), String> {
         self.delegations.as_ref().map_or(Ok(()), Delegations::check)
     }
