@@ -16,7 +16,7 @@ use tufgate::{
     tuf::{
         KeyId, RoleName, TargetPath, Version, canonical,
         schema::{
-            DelegatedRole, Delegations, Document, Extra, Key, MetaFile, Role, RoleKeys, Root, Signature, Snapshot,
+            DelegatedRole, Delegations, Document, Extra, Key, MetaFile, RoleKeys, Root, Signature, Snapshot,
             SuccinctRoles, TargetFile, Targets, Timestamp,
         },
     },
@@ -221,11 +221,7 @@ impl BinRepository {
         self.public().new_id().unwrap_or_else(|error| unreachable!("a key of three strings has an id: {error}"))
     }
 
-    fn sign(&self, signed: &impl Role) -> io::Result<Vec<u8>> {
-        self.sign_any(signed)
-    }
-
-    fn sign_any(&self, signed: &impl Serialize) -> io::Result<Vec<u8>> {
+    fn sign(&self, signed: &impl Serialize) -> io::Result<Vec<u8>> {
         let message = canonical::of(signed).map_err(io::Error::other)?;
         let sig = hex::encode(self.key.sign(&message).to_bytes());
         let signature = Signature { keyid: self.keyid(), sig, extra: Extra::new() };
