@@ -199,8 +199,9 @@ fn harmless(good: &Good, role: &str, place: &str, edge: &str) -> Option<&'static
         !["1.5", "1e400"].contains(&edge) && edge.len() < 4096 && !edge.starts_with("[[") || edge.starts_with('"');
     let parts: Vec<&str> = place.split('/').skip(1).collect();
     match (role, parts.as_slice()) {
-        ("root" | "root 2", ["x-note", ..]) | ("targets", ["targets", "x", "custom", ..]) => {
-            any.then_some("members that are not known are kept and not read")
+        ("root" | "root 2", ["x-note", ..]) => any.then_some("members that are not known are kept and not read"),
+        ("targets", ["targets", "x", "custom", ..]) => {
+            (any || edge.starts_with('1') && edge.len() > 4096).then_some("judged when that target is asked for")
         }
         ("root" | "root 2", ["consistent_snapshot"]) => removed.then_some("left out, it is false (4.3)"),
         // The anchor's own key signs it; whom else it names is for the next root to say, which stays as it was.
