@@ -474,7 +474,7 @@ async fn only_what_enough_repositories_list_is_named_on_the_list_of_projects() {
         repository.refresh().await.unwrap();
     }
     let state = trust.fresh().await.unwrap();
-    assert_eq!(trust.listed(&state), [&path(FILE)]);
+    assert_eq!(trust.listed(&state), [path(FILE)]);
     assert!(state.is_same(&trust.fresh().await.unwrap()));
     assert_eq!(state.expires(), LATER.parse::<Timestamp>().unwrap());
 }
