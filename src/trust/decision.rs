@@ -61,12 +61,10 @@ pub(super) fn decide<V: Voice, E>(threshold: usize, answers: &[Answer<V, E>]) ->
     let corroborate = |one: &V, other: &V| one.agrees(other) && one.is_independent(other);
     let group = largest(&listed, &corroborate);
     if group.len() >= threshold {
-        // Who lists what a member lists lists the same bytes, in the group or not.
-        let differs = |voice: &V| !listed.iter().any(|(n, member)| group.contains(n) && member.agrees(voice));
-        let others: Vec<(usize, &V)> = listed.iter().copied().filter(|(_, voice)| differs(voice)).collect();
-        return match largest(&others, &corroborate).len() {
-            rivals if rivals >= threshold => Decision::Disagreed,
-            rivals if rivals + unheard >= threshold => Decision::Open,
+        let voices: Vec<&V> = listed.iter().map(|(_, voice)| *voice).collect();
+        return match short_of_rivals(threshold, &voices, &mut Vec::new(), &mut Vec::new()) {
+            0 => Decision::Disagreed,
+            missing if missing <= unheard => Decision::Open,
             _ => Decision::Agreed(group),
         };
     }
@@ -80,6 +78,35 @@ pub(super) fn decide<V: Voice, E>(threshold: usize, answers: &[Answer<V, E>]) ->
         same if same >= threshold => Decision::KeysShared,
         _ => Decision::Disagreed,
     }
+}
+
+/// How many more voices it takes at least until two groups of `threshold` stand against each other: each agrees within
+/// itself, and nobody of the one agrees with anybody of the other. `one` and `other` are those groups so far.
+///
+/// It looks at up to 3ⁿ pairs: entries are short (`ENTRY_REPOSITORIES_MAX`).
+fn short_of_rivals<'v, V: Voice>(
+    threshold: usize,
+    voices: &[&'v V],
+    one: &mut Vec<&'v V>,
+    other: &mut Vec<&'v V>,
+) -> usize {
+    let missing = threshold.saturating_sub(one.len()) + threshold.saturating_sub(other.len());
+    let Some((voice, rest)) = voices.split_first() else { return missing };
+    let mut least = short_of_rivals(threshold, rest, one, other);
+    let joins = |group: &[&V]| group.iter().all(|member| member.agrees(voice) && member.is_independent(voice));
+    let opposes = |group: &[&V]| !group.iter().any(|member| member.agrees(voice));
+    if joins(one) && opposes(other) {
+        one.push(voice);
+        least = least.min(short_of_rivals(threshold, rest, one, other));
+        one.pop();
+    }
+    // The first voice may as well be the one side's: sides have no names.
+    if !one.is_empty() && joins(other) && opposes(one) {
+        other.push(voice);
+        least = least.min(short_of_rivals(threshold, rest, one, other));
+        other.pop();
+    }
+    least
 }
 
 /// The most of `among` of which every two stand in the relation; of equally many those that come first.
@@ -195,6 +222,15 @@ mod tests {
     }
 
     #[test]
+    fn one_that_agrees_with_both_of_two_that_differ_settles_nothing() {
+        let with = |key, sha512| Listed::<Said, ()>(Said { sha256: Some(1), sha512, key });
+        let (vague, one, other) = (with(1, None), with(2, Some(1)), with(3, Some(2)));
+        for answers in [[vague.clone(), one.clone(), other.clone()], [one, vague, other]] {
+            assert_eq!(decide(1, &answers), Disagreed, "{answers:?}");
+        }
+    }
+
+    #[test]
     fn without_a_common_algorithm_nobody_agrees() {
         let with = |key, sha256, sha512| Listed::<Said, ()>(Said { sha256, sha512, key });
         let (old, new, both) = (with(1, Some(1), None), with(2, None, Some(1)), with(3, Some(1), Some(1)));
@@ -236,7 +272,7 @@ mod tests {
         };
         if let Some(most) = reach.iter().map(|set| set.len()).max() {
             let group = reach.iter().filter(|set| set.len() == most).min().unwrap();
-            return match reach.iter().any(|other| rival(group, other)) {
+            return match reach.iter().any(|one| reach.iter().any(|other| rival(one, other))) {
                 true => Disagreed,
                 false => Agreed((*group).clone()),
             };

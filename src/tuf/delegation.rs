@@ -9,7 +9,8 @@ use bytes::Bytes;
 use jiff::Timestamp as Time;
 
 use super::{
-    Limits, TufError, Verified, Version, glob,
+    Limits, TufError, Verified, Version,
+    glob::{self, Steps},
     names::{RoleName, TargetPath},
     request::MetaRequest,
     schema::{DelegatedRole, Delegations, Kind, PathSelection, RoleKeys, SignedTargets, SuccinctRoles, TargetFile},
@@ -18,6 +19,10 @@ use super::{
     verify::Authority,
 };
 use crate::base::{Digest, Digests};
+
+/// Steps of matching path patterns in the search for one target: some 100 ms of one core. Tens of thousands of
+/// delegations with the usual patterns need a tenth of them.
+const MATCHING_STEPS_MAX: u64 = 1 << 24;
 
 /// Which delegation a delegated role was verified for: by which document, in which version, as which file.
 ///
@@ -127,6 +132,8 @@ pub struct Walk {
     expires: Time,
     /// What is still to be visited, the next one last.
     pending: Vec<Pending>,
+    /// What is left for matching patterns.
+    steps: Steps,
 }
 
 /// What a search that came to its end said, and what that rests on: while the very same roles are listed and current,
@@ -193,6 +200,7 @@ impl Walk {
             listed: Vec::new(),
             expires: Time::MAX,
             pending: Vec::new(),
+            steps: Steps::new(MATCHING_STEPS_MAX),
         }
     }
 
@@ -289,7 +297,17 @@ impl Walk {
             return Ok(());
         }
         let Some(delegations) = &node.targets.delegations else { return Ok(()) };
-        let (mut next, terminated) = leads(delegations, &self.path, &self.hash);
+        let (mut next, terminated) = leads(delegations, &self.path, &self.hash, &mut self.steps);
+        if self.steps.are_spent() {
+            let (role, limit) =
+                (node.targets.name().clone(), usize::try_from(MATCHING_STEPS_MAX).unwrap_or(usize::MAX));
+            return Err(TufError::Limit {
+                role,
+                what: "steps to match path patterns",
+                limit,
+                actual: limit.saturating_add(1),
+            });
+        }
         if terminated {
             self.pending.clear();
         }
@@ -320,14 +338,19 @@ fn info(path: &TargetPath, file: TargetFile, node: &Arc<Node>) -> Result<TargetI
 }
 
 /// The roles that are trusted for the path, in order, and whether the last of them is terminating.
-fn leads(delegations: &Delegations, path: &TargetPath, hash: &Digest) -> (Vec<(RoleName, RoleKeys)>, bool) {
+fn leads(
+    delegations: &Delegations,
+    path: &TargetPath,
+    hash: &Digest,
+    steps: &mut Steps,
+) -> (Vec<(RoleName, RoleKeys)>, bool) {
     if let Some(succinct) = &delegations.succinct_roles {
         let lead = bin_name(succinct, hash).map(|name| (name, succinct.role_keys()));
         return (lead.into_iter().collect(), true);
     }
     let hex = hash.to_hex();
     let mut leads = Vec::new();
-    for role in delegations.roles.iter().flatten().filter(|role| is_trusted_for(role, path, &hex)) {
+    for role in delegations.roles.iter().flatten().filter(|role| is_trusted_for(role, path, &hex, steps)) {
         leads.push((role.name.clone(), role.role_keys()));
         if role.terminating {
             return (leads, true);
@@ -336,9 +359,11 @@ fn leads(delegations: &Delegations, path: &TargetPath, hash: &Digest) -> (Vec<(R
     (leads, false)
 }
 
-fn is_trusted_for(role: &DelegatedRole, path: &TargetPath, hex: &str) -> bool {
+fn is_trusted_for(role: &DelegatedRole, path: &TargetPath, hex: &str, steps: &mut Steps) -> bool {
     match role.selection() {
-        Ok(PathSelection::Paths(patterns)) => patterns.iter().any(|pattern| glob::matches(pattern, path.as_str())),
+        Ok(PathSelection::Paths(patterns)) => {
+            patterns.iter().any(|pattern| glob::matches_within(pattern, path.as_str(), steps))
+        }
         Ok(PathSelection::HashPrefixes(prefixes)) => prefixes.iter().any(|prefix| hex.starts_with(prefix.as_str())),
         Err(_) => false,
     }

@@ -9,22 +9,58 @@ impl TargetPath {
     }
 }
 
+/// How much matching is left to one search: a role may hold thousands of patterns, each of which costs pattern × path
+/// at worst, and both are of strangers' making.
+#[derive(Clone, Debug)]
+pub(crate) struct Steps(u64);
+
+impl Steps {
+    pub(crate) fn new(steps: u64) -> Self {
+        Self(steps)
+    }
+
+    /// Whether none is left: what was not matched then was perhaps not tried.
+    pub(crate) fn are_spent(&self) -> bool {
+        self.0 == 0
+    }
+
+    /// Takes some; whether there were as many.
+    fn take(&mut self, steps: usize) -> bool {
+        self.0 = self.0.saturating_sub(u64::try_from(steps).unwrap_or(u64::MAX));
+        self.0 > 0
+    }
+}
+
+/// [`matches_within`] without a bound, for patterns of the configuration.
+pub(crate) fn matches(pattern: &str, path: &str) -> bool {
+    matches_within(pattern, path, &mut Steps::new(u64::MAX))
+}
+
 /// Whether a target path matches a pattern. `*` and `?` match within one segment, `[…]` a set of characters as in a
 /// shell; case counts; there is no escape. As many segments as the pattern has, no more and no fewer.
-pub(crate) fn matches(pattern: &str, path: &str) -> bool {
+///
+/// Does not match where `steps` are spent on the way.
+pub(crate) fn matches_within(pattern: &str, path: &str, steps: &mut Steps) -> bool {
     let mut segments = path.split('/');
-    let all =
-        pattern.split('/').all(|pattern| segments.next().is_some_and(|segment| segment_matches(pattern, segment)));
+    let all = pattern
+        .split('/')
+        .all(|pattern| segments.next().is_some_and(|segment| segment_matches(pattern, segment, steps)));
     all && segments.next().is_none()
 }
 
-fn segment_matches(pattern: &str, segment: &str) -> bool {
+fn segment_matches(pattern: &str, segment: &str, steps: &mut Steps) -> bool {
+    if !steps.take(1) {
+        return false;
+    }
     if !pattern.contains(['*', '?', '[']) {
         return pattern == segment;
     }
+    if !steps.take(pattern.len() + segment.len()) {
+        return false;
+    }
     let pattern: Vec<char> = pattern.chars().collect();
     let segment: Vec<char> = segment.chars().collect();
-    wildcard_matches(&tokens(&pattern), &segment)
+    wildcard_matches(&tokens(&pattern), &segment, steps)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -37,6 +73,14 @@ enum Token<'p> {
 }
 
 impl Token<'_> {
+    /// What trying it costs.
+    fn steps(&self) -> usize {
+        match self {
+            Self::Set(set) => 1 + set.len(),
+            _ => 1,
+        }
+    }
+
     /// Whether it stands for this one character.
     fn matches(self, c: char) -> bool {
         match self {
@@ -73,10 +117,13 @@ fn tokens(pattern: &[char]) -> Vec<Token<'_>> {
 }
 
 /// Greedy with one point of return, the last `*`: at most pattern × segment steps.
-fn wildcard_matches(pattern: &[Token<'_>], segment: &[char]) -> bool {
+fn wildcard_matches(pattern: &[Token<'_>], segment: &[char], steps: &mut Steps) -> bool {
     let (mut p, mut s) = (0, 0);
     let mut retry: Option<(usize, usize)> = None;
     while let Some(c) = segment.get(s) {
+        if !steps.take(pattern.get(p).map_or(1, Token::steps)) {
+            return false;
+        }
         match pattern.get(p) {
             Some(Token::Star) => {
                 retry = Some((p + 1, s));

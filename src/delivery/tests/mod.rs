@@ -514,7 +514,9 @@ async fn the_failure_at_one_mounts_source_is_not_that_of_another() {
     let bytes = content(1000);
     let gate = Arc::new(Notify::new());
     rig.script.set(&url("bad"), [steps(vec![Step::Wait(Arc::clone(&gate)), Step::Send(Bytes::from(vec![0; 1000]))])]);
-    rig.script.set(&url("good"), [whole(&bytes)]);
+    // The good bytes come after the bad ones were judged: once they are in the cache they are anybody's.
+    let judged = Arc::new(Notify::new());
+    rig.script.set(&url("good"), [steps(vec![Step::Wait(Arc::clone(&judged)), Step::Send(bytes.clone().into())])]);
     let (at_bad, at_good) = (request(&bytes, &["bad"]), request(&bytes, &["good"]));
     let after = async |count: usize| {
         while rig.seen.lookups.lock().unwrap().len() < count {
@@ -525,7 +527,12 @@ async fn the_failure_at_one_mounts_source_is_not_that_of_another() {
         after(1).await;
         rig.obtain(&at_good).await
     };
-    let (bad, good, ()) = tokio::join!(rig.obtain(&at_bad), second, async {
+    let first = async {
+        let bad = rig.obtain(&at_bad).await;
+        judged.notify_one();
+        bad
+    };
+    let (bad, good, ()) = tokio::join!(first, second, async {
         after(2).await;
         gate.notify_one();
     });

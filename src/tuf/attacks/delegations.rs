@@ -536,3 +536,22 @@ fn an_answer_falls_with_other_bytes_of_the_same_version_where_the_snapshot_lists
     repository.publish();
     assert!(!found.stands_in(&update(&repository), now()));
 }
+
+#[test]
+fn patterns_made_to_burn_time_end_the_search_and_the_usual_ones_of_many_roles_do_not() {
+    let long = format!("{}b", "a".repeat(2000));
+    let mut repository = graph(&[("targets", "a", "x", false)]);
+    let evil: Vec<String> =
+        (0..200).map(|n| format!("{n}*{}c", "?*a".repeat(600))).map(|p| p[1..].to_owned()).collect();
+    repository.targets.delegations.as_mut().unwrap().roles.as_mut().unwrap()[0].paths = Some(evil);
+    repository.publish();
+    let refused = find(&repository, &long).unwrap_err();
+    assert!(matches!(&refused, TufError::Limit { what: "steps to match path patterns", .. }), "{refused}");
+
+    let names: Vec<String> = (0..3000).map(|n| format!("role-{n}")).collect();
+    let patterns: Vec<String> = (0..3000).map(|n| format!("packages/project-{n}/*-[0-9]*.whl")).collect();
+    let edges: Vec<(&str, &str, &str, bool)> =
+        names.iter().zip(&patterns).map(|(name, pattern)| ("targets", name.as_str(), pattern.as_str(), true)).collect();
+    let (found, asked) = graph(&edges).look_up("packages/project-2999/project_2999-1.0.whl", now());
+    assert_eq!((found.unwrap(), asked), (None, vec!["1.role-2999.json".to_owned()]));
+}
