@@ -64,20 +64,40 @@ impl FileError {
 /// Replaces `path` by `bytes`: temporary file beside it, fsync, rename, fsync of the folder. The mode is set before
 /// the first byte is written. A symbolic link at `path` is replaced, not followed.
 pub fn write_atomic(path: &Path, bytes: &[u8], mode: Mode) -> Result<(), FileError> {
-    write_atomic_with(&Faults::default(), path, bytes, mode)
+    write_atomic_with(&Faults::default(), path, bytes, mode, Durability::Synced)
 }
 
-/// Like [`write_atomic`]; each step asks `faults` first: `create`, `write`, `sync`, `rename`, `sync_folder`.
-pub fn write_atomic_with(faults: &Faults, path: &Path, bytes: &[u8], mode: Mode) -> Result<(), FileError> {
+/// What a replaced file has to outlive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// A crash of the machine: it is the old file or the new one, whole.
+    Synced,
+    /// The end of the process. A crash of the machine may leave the file torn or empty: for what is checked whenever it
+    /// is read and can be had again.
+    Unsynced,
+}
+
+/// Like [`write_atomic`]; each step asks `faults` first: `create`, `write`, `sync`, `rename`, `sync_folder`, those for
+/// `sync` only where something is synced.
+pub fn write_atomic_with(
+    faults: &Faults,
+    path: &Path,
+    bytes: &[u8],
+    mode: Mode,
+    durability: Durability,
+) -> Result<(), FileError> {
     let folder = parent(path);
     let mut file =
         faults.strike("create").and_then(|()| temporary(folder, mode)).map_err(FileError::at("write", path))?;
-    if let Err(error) = fill(faults, &mut file, bytes, mode).and_then(|()| faults.strike("rename")) {
+    if let Err(error) = fill(faults, &mut file, bytes, mode, durability).and_then(|()| faults.strike("rename")) {
         // The dead tidy up nothing.
         file.disable_cleanup(faults.is_dead());
         return Err(FileError::at("write", path)(error));
     }
     file.persist(path).map_err(|error| FileError::at("write", path)(error.error))?;
+    if durability == Durability::Unsynced {
+        return Ok(());
+    }
     faults.strike("sync_folder").map_err(FileError::at("sync", folder))?;
     sync_folder(folder)
 }
@@ -96,11 +116,14 @@ fn temporary(folder: &Path, mode: Mode) -> io::Result<NamedTempFile> {
     tempfile::Builder::new().prefix(TEMPORARY).permissions(permissions).tempfile_in(folder)
 }
 
-fn fill(faults: &Faults, file: &mut NamedTempFile, bytes: &[u8], mode: Mode) -> io::Result<()> {
+fn fill(faults: &Faults, file: &mut NamedTempFile, bytes: &[u8], mode: Mode, durability: Durability) -> io::Result<()> {
     faults.strike("write")?;
     file.write_all(bytes)?;
     // The mode given at creation is subject to the umask; a published file must be readable whatever the umask is.
     file.as_file().set_permissions(fs::Permissions::from_mode(mode.bits()))?;
+    if durability == Durability::Unsynced {
+        return Ok(());
+    }
     faults.strike("sync")?;
     file.as_file().sync_all()
 }
@@ -254,7 +277,11 @@ mod tests {
             write_atomic(&path, b"old", Mode::Private).unwrap();
             let faults = Faults::default();
             faults.kill(step);
-            assert_eq!(write_atomic_with(&faults, &path, b"new", Mode::Private).is_ok(), step == 5, "{step}");
+            assert_eq!(
+                write_atomic_with(&faults, &path, b"new", Mode::Private, Durability::Synced).is_ok(),
+                step == 5,
+                "{step}"
+            );
             let expected: &[u8] = if step >= 4 { b"new" } else { b"old" };
             assert_eq!(fs::read(&path).unwrap(), expected, "{step}");
             assert_eq!(sweep(folder.path()), usize::from((1..=3).contains(&step)), "{step}");

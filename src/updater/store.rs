@@ -24,7 +24,7 @@ use super::damage::{Damage, DamageLog, StateFile};
 use crate::{
     base::{
         ByteSize, Digest, Faults,
-        files::{self, FileError, Mode},
+        files::{self, Durability, FileError, Mode},
     },
     tuf::{Limits, RoleName, Version},
 };
@@ -305,7 +305,10 @@ impl Store {
             return Ok(());
         }
         let path = self.folder.join(name);
-        let write = || files::write_atomic_with(&self.faults, &path, bytes, Mode::Private);
+        // A delegated role is checked against the snapshot and its signatures whenever it is read; a hundred changed bins
+        // are not worth two hundred waits for the disk.
+        let durability = if file == StateFile::Delegated { Durability::Unsynced } else { Durability::Synced };
+        let write = || files::write_atomic_with(&self.faults, &path, bytes, Mode::Private, durability);
         match write() {
             // A folder in its place makes way if it is empty. What anybody put into it is not ours to remove.
             Err(error) if error.source.kind() == io::ErrorKind::IsADirectory => {
