@@ -296,7 +296,7 @@ mod tests {
         write_atomic(&path, b"old", Mode::Private).unwrap();
         let faults = Faults::default();
         faults.fail(rustix::io::Errno::NOSPC, Some("write"), 0, 1);
-        let error = write_atomic_with(&faults, &path, b"new", Mode::Private).unwrap_err();
+        let error = write_atomic_with(&faults, &path, b"new", Mode::Private, Durability::Synced).unwrap_err();
         assert_eq!(error.source.kind(), io::ErrorKind::StorageFull, "{error}");
         assert_eq!((fs::read(&path).unwrap(), sweep(folder.path())), (b"old".to_vec(), 0));
     }
