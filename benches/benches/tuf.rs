@@ -10,7 +10,9 @@ use tufgate_benches::{BinRepository, Delegation, Shape};
 type Files = HashMap<String, bytes::Bytes>;
 
 fn files(repository: &BinRepository) -> Files {
-    let read = |entry: std::fs::DirEntry| (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap().into());
+    let read = |entry: std::fs::DirEntry| {
+        (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap().into())
+    };
     std::fs::read_dir(repository.folder().join("metadata")).unwrap().map(|entry| read(entry.unwrap())).collect()
 }
 
@@ -23,7 +25,13 @@ fn refresh(files: &Files, floors: &Floors, now: Time) -> TrustedSet {
     stage.accept(targets, now).unwrap()
 }
 
-fn look_up(set: &TrustedSet, files: &Files, roles: &mut HashMap<RoleKey, Arc<DelegatedTargets>>, path: &TargetPath, now: Time) {
+fn look_up(
+    set: &TrustedSet,
+    files: &Files,
+    roles: &mut HashMap<RoleKey, Arc<DelegatedTargets>>,
+    path: &TargetPath,
+    now: Time,
+) {
     let mut walk = set.walk(path);
     loop {
         match walk.step(roles, now).unwrap() {
@@ -52,15 +60,23 @@ fn bench(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(name);
         group.bench_function("refresh", |bench| bench.iter(|| refresh(&files, &Floors::new(), now)));
         let set = refresh(&files, &Floors::new(), now);
-        group.bench_function("look-up cold", |bench| bench.iter(|| look_up(&set, &files, &mut HashMap::new(), &path, now)));
+        group.bench_function("look-up cold", |bench| {
+            bench.iter(|| look_up(&set, &files, &mut HashMap::new(), &path, now))
+        });
         let mut roles = HashMap::new();
         group.bench_function("look-up warm", |bench| bench.iter(|| look_up(&set, &files, &mut roles, &path, now)));
         group.bench_function("refresh and look-up", |bench| {
             bench.iter(|| look_up(&refresh(&files, &Floors::new(), now), &files, &mut HashMap::new(), &path, now));
         });
         let snapshot = files["1.snapshot.json"].clone();
-        group.bench_function("canonical form of snapshot", |bench| bench.iter(|| canonical::canonicalize(&snapshot).unwrap()));
-        eprintln!("{name}: snapshot {} bytes, bin {} bytes", snapshot.len(), files.iter().find(|(n, _)| n.contains("bins-")).unwrap().1.len());
+        group.bench_function("canonical form of snapshot", |bench| {
+            bench.iter(|| canonical::canonicalize(&snapshot).unwrap())
+        });
+        eprintln!(
+            "{name}: snapshot {} bytes, bin {} bytes",
+            snapshot.len(),
+            files.iter().find(|(n, _)| n.contains("bins-")).unwrap().1.len()
+        );
         group.finish();
     }
 }

@@ -275,6 +275,18 @@ impl TargetsStage {
         targets.check_current(now)?;
         Ok(TrustedSet::new(trust.anchor, root, timestamp, snapshot, targets, trust.limits))
     }
+
+    /// Takes targets that were verified before. Where they are what the snapshot lists and the same keys had to sign
+    /// them, their signatures are not checked again.
+    pub fn accept_known(self, known: &Verified<SignedTargets>, now: Time) -> Result<TrustedSet, TufError> {
+        if !known.is_verified_for(&*top_level(&self.root, &self.request.role)?) {
+            return self.accept(known.shared_bytes(), now);
+        }
+        let Self { root, timestamp, snapshot, request, trust } = self;
+        request.check(known, snapshot.name())?;
+        known.check_current(now)?;
+        Ok(TrustedSet::new(trust.anchor, root, timestamp, snapshot, known.clone(), trust.limits))
+    }
 }
 
 /// Who may sign a top-level role.

@@ -6,7 +6,10 @@ use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use url::Url;
 
-use super::{Repository, UpdaterError, store::version_of_targets};
+use super::{
+    Repository, UpdaterError,
+    store::{version_of, version_of_targets},
+};
 use crate::{
     base::{ByteSize, Fault},
     tuf::{
@@ -213,15 +216,14 @@ impl Repository {
     /// is refused is damaged.
     fn stored_role(&self, request: &RoleRequest, now: Timestamp) -> Option<Arc<DelegatedTargets>> {
         let stored = Bytes::from(self.store.role(&request.file.role)?);
+        let version = version_of_targets(&stored);
+        if version.is_some_and(|version| version != request.file.version.get()) {
+            return None;
+        }
         match request.accept(stored.clone(), now) {
             Ok(role) => return Some(role),
             Err(TufError::Expired { .. }) => {}
-            Err(error) => {
-                let version = version_of_targets(&stored);
-                if version.is_none_or(|version| version == request.file.version.get()) {
-                    self.store.found_role(&request.file.role, format!("{error}; fetched again"));
-                }
-            }
+            Err(error) => self.store.found_role(&request.file.role, format!("{error}; fetched again")),
         }
         None
     }
@@ -276,16 +278,4 @@ fn parse_file_name(name: &str) -> Option<(Option<Version>, RoleName)> {
     };
     let role = percent_encoding::percent_decode_str(quoted).decode_utf8().ok()?;
     Some((version, RoleName::new(&role).ok()?))
-}
-
-fn version_of(bytes: &[u8]) -> Option<u64> {
-    #[derive(serde::Deserialize)]
-    struct Document {
-        signed: Signed,
-    }
-    #[derive(serde::Deserialize)]
-    struct Signed {
-        version: u64,
-    }
-    serde_json::from_slice::<Document>(bytes).ok().map(|document| document.signed.version)
 }

@@ -10,7 +10,7 @@ use super::{
     Repository, UpdaterError,
     fetch::{Answer, Round, Worth},
     repository::{Condition, Work},
-    store::Store,
+    store::{Store, version_of},
 };
 use crate::{
     base::{Digest, files::FileError},
@@ -290,7 +290,7 @@ impl Repository {
         round: &mut Round,
     ) -> Result<TargetsStage, UpdaterError> {
         let now = round.now;
-        let stored = self.store.role(&RoleName::snapshot());
+        let stored = self.stored_version(stage.request());
         if let Some(accepted) = stored.and_then(|bytes| stage.clone().accept(bytes, now).ok()) {
             if work.floors.snapshot() != Some(accepted.snapshot().bytes()) {
                 work.record(|floors| floors.record_snapshot(accepted.snapshot()));
@@ -315,7 +315,12 @@ impl Repository {
         round: &mut Round,
     ) -> Result<TrustedSet, UpdaterError> {
         let now = round.now;
-        let stored = self.store.role(&RoleName::targets());
+        if let Some(live) = self.live.load_full()
+            && let Ok(set) = stage.clone().accept_known(live.set.targets(), now)
+        {
+            return Ok(set);
+        }
+        let stored = self.stored_version(stage.request());
         if let Some(set) = stored.and_then(|bytes| stage.clone().accept(bytes, now).ok()) {
             return Ok(set);
         }
@@ -323,6 +328,11 @@ impl Repository {
         let set = self.first_of_round(stage.request(), round, accept).await?;
         work.unsaved |= !self.keep_role(set.targets().name(), set.targets().shared_bytes()).await;
         Ok(set)
+    }
+
+    /// The stored file of a role, where it says that it is of the version asked for: another one is not worth verifying.
+    fn stored_version(&self, request: &MetaRequest) -> Option<Vec<u8>> {
+        self.store.role(&request.role).filter(|bytes| version_of(bytes) == Some(request.version.get()))
     }
 
     /// Writes anew what the disk did not take before, or what has gone from it since.

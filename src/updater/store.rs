@@ -345,21 +345,29 @@ impl Store {
     }
 }
 
-/// The version that stored bytes say they have, if they are metadata of a targets role at all. Only for telling a file
-/// that is out of date from a damaged one: it decides nothing.
+/// The version that a stored file says it has, if it says that it is of a targets role. Unverified.
 pub(super) fn version_of_targets(bytes: &[u8]) -> Option<u64> {
+    header(bytes).filter(|header| header.kind == "targets").map(|header| header.version)
+}
+
+/// The version that a document says it has. Unverified.
+pub(super) fn version_of(bytes: &[u8]) -> Option<u64> {
+    header(bytes).map(|header| header.version)
+}
+
+#[derive(Deserialize)]
+struct Header {
+    #[serde(rename = "_type")]
+    kind: String,
+    version: u64,
+}
+
+fn header(bytes: &[u8]) -> Option<Header> {
     #[derive(Deserialize)]
     struct Document {
-        signed: Signed,
+        signed: Header,
     }
-    #[derive(Deserialize)]
-    struct Signed {
-        #[serde(rename = "_type")]
-        kind: String,
-        version: u64,
-    }
-    let Document { signed } = serde_json::from_slice(bytes).ok()?;
-    (signed.kind == "targets").then_some(signed.version)
+    serde_json::from_slice::<Document>(bytes).ok().map(|document| document.signed)
 }
 
 fn file_of(role: &RoleName) -> StateFile {

@@ -37,12 +37,18 @@ type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 const RUNS: usize = 15;
 /// Bins that a change touches.
 const CHANGED: u32 = 100;
+/// The argument by which this program calls itself.
+const IN_USE_ONLY: &str = "--in-use";
 /// Bins that are in use at the end.
 const IN_USE: u32 = 1000;
 
 fn main() -> Outcome {
-    let python = std::env::args().nth(1);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let mut arguments = std::env::args().skip(1);
+    let python = arguments.next();
+    if python.as_deref() == Some(IN_USE_ONLY) {
+        return runtime.block_on(in_use(Path::new(&arguments.next().ok_or("no folder")?)));
+    }
     println!("| repository | work | tufgate | sigstore-tuf | python-tuf |");
     println!("|---|---|---|---|---|");
     for (name, digests, delegation) in [
@@ -57,7 +63,11 @@ fn main() -> Outcome {
     }
     let folder = tempfile::tempdir()?;
     let repository = BinRepository::make(folder.path(), Shape { bins: IN_USE, ..Shape::default() })?;
-    runtime.block_on(in_use(&repository))
+    let paths: Vec<&str> = repository.targets().map(TargetPath::as_str).collect();
+    fs::write(folder.path().join("paths"), paths.join("\n"))?;
+    // A process of its own: this one has held the repositories that it made.
+    let status = Command::new(std::env::current_exe()?).arg(IN_USE_ONLY).arg(folder.path()).status()?;
+    status.success().then_some(()).ok_or_else(|| "the process with the bins in use failed".into())
 }
 
 /// Cold, stored and changed.
@@ -94,14 +104,9 @@ fn client() -> Outcome<Client> {
 }
 
 /// From the given state: open, refresh, look up.
-async fn tufgate(
-    client: &Client,
-    repository: &BinRepository,
-    state: &Path,
-    paths: &[TargetPath],
-) -> Outcome<Duration> {
+async fn tufgate(client: &Client, repository: &BinRepository, state: &Path, paths: &[TargetPath]) -> Outcome<Duration> {
     let start = Instant::now();
-    let reader = open(repository, state, client)?;
+    let reader = open(repository.folder(), state, client)?;
     reader.refresh().await?;
     for path in paths {
         reader.lookup(path).await?.ok_or("not listed")?;
@@ -109,9 +114,9 @@ async fn tufgate(
     Ok(start.elapsed())
 }
 
-fn open(repository: &BinRepository, state: &Path, client: &Client) -> Outcome<Arc<Repository>> {
-    let metadata = Url::from_directory_path(repository.folder().join("metadata")).map_err(|()| "no folder")?;
-    let settings = Settings::new("bench", repository.folder().join("root.json"), metadata);
+fn open(folder: &Path, state: &Path, client: &Client) -> Outcome<Arc<Repository>> {
+    let metadata = Url::from_directory_path(folder.join("metadata")).map_err(|()| "no folder")?;
+    let settings = Settings::new("bench", folder.join("root.json"), metadata);
     Ok(Repository::open_at(settings, state, client.clone(), SystemClock::shared(), Arc::new(Silent))?)
 }
 
@@ -154,11 +159,13 @@ fn python_tuf(python: &str, repository: &BinRepository, paths: &[TargetPath], st
 }
 
 /// One target in each of very many bins: cold, warm, and what that holds in memory.
-async fn in_use(repository: &BinRepository) -> Outcome {
+async fn in_use(folder: &Path) -> Outcome {
     let state = tempfile::tempdir()?;
-    let paths: Vec<TargetPath> = repository.targets().cloned().collect();
+    let paths = fs::read_to_string(folder.join("paths"))?;
+    let paths: Vec<TargetPath> = paths.lines().map(TargetPath::new).collect::<Result<_, _>>()?;
+    let client = client()?;
     let before = resident()?;
-    let reader = open(repository, &state.path().join("state"), &client()?)?;
+    let reader = open(folder, &state.path().join("state"), &client)?;
     reader.refresh().await?;
     let loaded = resident()?;
     let start = Instant::now();
@@ -172,7 +179,10 @@ async fn in_use(repository: &BinRepository) -> Outcome {
     }
     let warm = start.elapsed() / (rounds * IN_USE);
     println!("\nlook-up in one of {IN_USE} bins in use: {cold:?} cold, {warm:?} warm");
-    println!("resident: {before} KiB before (with the repository that is written), {} more with it loaded, {} more with {IN_USE} bins in use", loaded - before, resident()? - before);
+    println!(
+        "resident: {before} KiB before, {loaded} with the repository loaded, {} with the bins in use",
+        resident()?
+    );
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use super::{earlier, later, now, reason, repository};
 use crate::{
     base::ByteSize,
-    testing::repository::{TestKey, signed_by},
+    testing::repository::{TestKey, TestRepository, signed_by},
     tuf::{Floors, Limits, RootStage, TufError, Version},
 };
 
@@ -206,4 +206,33 @@ fn a_snapshot_that_does_not_list_targets_is_refused() {
     repository.snapshot.meta.clear();
     repository.publish_snapshot();
     assert_eq!(reason(repository.update(&Floors::new(), now())), "delegation");
+}
+
+#[test]
+fn targets_that_are_known_are_taken_only_for_the_keys_and_the_entry_that_they_were_verified_for() {
+    let mut repository = repository();
+    let stage = |repository: &TestRepository| {
+        let mut roots = RootStage::start(repository.file("1.root.json")).unwrap();
+        while let Some(bytes) = repository.files.get(&roots.request().file_name) {
+            roots.accept_root(bytes.clone()).unwrap();
+        }
+        let stage = roots.finish(now()).unwrap();
+        let stage = stage.accept(repository.file("timestamp.json"), &Floors::new(), now()).unwrap();
+        let snapshot = repository.file(&stage.request().file_name);
+        stage.accept(snapshot, now()).unwrap()
+    };
+    let known = repository.update(&Floors::new(), now()).unwrap().targets().clone();
+    assert!(stage(&repository).accept_known(&known, now()).is_ok());
+    assert_eq!(reason(stage(&repository).accept_known(&known, later())), "expired");
+
+    let mut newer = repository.files.clone();
+    repository.publish_next();
+    assert_eq!(reason(stage(&repository).accept_known(&known, now())), "hash");
+    std::mem::swap(&mut repository.files, &mut newer);
+
+    // The same file, listed as it was, after its key was replaced.
+    let key = repository.new_key();
+    repository.set_keys("targets", vec![key], 1);
+    repository.publish_next_root();
+    assert_eq!(reason(stage(&repository).accept_known(&known, now())), "signature");
 }
