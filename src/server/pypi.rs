@@ -222,7 +222,8 @@ impl PypiMount {
                 page.answer(asked, format, freshness)
             }
             Ok((page, false)) => page.answer(asked, format, pages::Freshness::NoStore),
-            Err(denial) if denial.fault == Fault::Refused => self.names_only(asked, project, format, denial).await,
+            // A refused listing too: its files may be signed and served all the same, and named without what it says of
+            // them a withdrawn one would be installed.
             Err(denial) => denial.answer(asked.context, "page"),
         }
     }

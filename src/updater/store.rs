@@ -108,6 +108,7 @@ impl Store {
         }
         let is_marked = store.check_format()?;
         if access == Access::Write {
+            store.make_way_for_roots();
             files::private_folder(&store.folder.join("roots"))?;
             files::sweep(&store.folder);
             files::sweep(&store.folder.join("roots"));
@@ -116,6 +117,15 @@ impl Store {
             }
         }
         Ok(store)
+    }
+
+    /// Removes what stands in the place of the folder of roots and is none: a link, a pipe, a file.
+    fn make_way_for_roots(&self) {
+        let path = self.folder.join("roots");
+        // Where it cannot be removed, making the folder says why.
+        if fs::symlink_metadata(&path).is_ok_and(|found| !found.is_dir()) && fs::remove_file(&path).is_ok() {
+            self.found(StateFile::Root, "roots", "it is no folder; made anew".to_owned());
+        }
     }
 
     /// Whether the folder says that it has the form of this program. One that says nothing is from before forms were
@@ -442,6 +452,26 @@ mod tests {
         assert!(store.role(&RoleName::new("b").unwrap()).is_none());
         assert!(store.role(&RoleName::targets()).is_some());
         assert!(store.floors().unwrap().is_some());
+    }
+
+    #[test]
+    fn what_stands_in_the_place_of_the_folder_of_roots_makes_way_and_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let roots = folder.path().join("repo/roots");
+        for stand_in in ["a file", "a link"] {
+            store(folder.path());
+            fs::remove_dir_all(&roots).unwrap();
+            match stand_in {
+                "a file" => fs::write(&roots, b"x").unwrap(),
+                _ => std::os::unix::fs::symlink(elsewhere.path(), &roots).unwrap(),
+            }
+            let store = store(folder.path());
+            assert_eq!(store.damage().len(), 1, "{stand_in}");
+            store.save_root(Version::FIRST, b"{}").unwrap();
+            assert!(fs::symlink_metadata(&roots).unwrap().is_dir());
+        }
+        assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
     }
 
     #[test]

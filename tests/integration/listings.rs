@@ -58,7 +58,7 @@ fn a_project_that_the_upstream_forgot_is_installed_from_its_signed_listing() {
 }
 
 #[test]
-fn a_listing_that_is_not_the_signed_one_is_refused_and_files_are_judged_all_the_same() {
+fn a_listing_that_is_not_the_signed_one_gives_no_page_since_names_without_its_yanks_would_be_a_downgrade() {
     let (world, _, new) = listed(Flavour::Flat);
     let folder = world.repository.targets().join("simple/demo");
     let kept: Vec<_> = crate::harness::folder::files_below(&folder)
@@ -70,8 +70,13 @@ fn a_listing_that_is_not_the_signed_one_is_refused_and_files_are_judged_all_the_
         std::fs::write(file, lie).unwrap();
     }
     let gate = world.configuration_with_listings().start();
-    let page = gate.get("/simple/demo/").text();
-    assert!(!page.contains("9.9"), "an unverified listing was rendered: {page}");
+    let reply = gate.get("/simple/demo/");
+    assert_eq!(reply.status, 451);
+    assert!(!reply.text().contains(".whl\""), "files are named: {}", reply.text());
+    assert!(gate.metric("tufgate_refusals_total", &[("mount", "pypi"), ("reason", "hash")]) > 0.0);
+    for installer in Installer::BOTH {
+        gate.install(installer, &["demo"]).assert_failed();
+    }
     assert_eq!(gate.get(&crate::harness::world::gate_path(&new)).status, 200);
     for (bytes, file) in &kept {
         std::fs::write(file, bytes).unwrap();

@@ -258,11 +258,7 @@ impl<'a> Scanner<'a> {
         let written = self.written();
         let name = self.member_name()?;
         let start = self.at;
-        if depth == 1
-            && self.wanted.is_some()
-            && self.peek() == Some(b'{')
-            && self.wanted == self.text.get(name.clone())
-        {
+        if depth == 1 && self.peek() == Some(b'{') && self.is_wanted(name.clone()) {
             let first = self.object(depth + 1)?;
             let members = self.members.drain(first..).map(Member::place).collect();
             self.indexed = Some(Indexed { object: start..self.at, members });
@@ -270,6 +266,12 @@ impl<'a> Scanner<'a> {
             self.value(depth + 1)?;
         }
         Ok(Member { name: (name.start, name.end), value: (start, self.at), written: (written, self.written()) })
+    }
+
+    /// Whether the member of that name, however it is written, is the one to be indexed.
+    fn is_wanted(&self, name: Range<usize>) -> bool {
+        let name = self.text.get(name).unwrap_or_default();
+        self.wanted.is_some_and(|wanted| compare(wanted, name) == Ordering::Equal)
     }
 
     /// Name and colon of a member, with the white space around; where the name stands, with its quotes.
