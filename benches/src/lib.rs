@@ -106,6 +106,11 @@ impl BinRepository {
         self.write_snapshot()
     }
 
+    /// How it delegates to its bins.
+    pub fn delegation(&self) -> Delegation {
+        self.shape.delegation
+    }
+
     /// Where it lies.
     pub fn folder(&self) -> &Path {
         &self.folder

@@ -165,15 +165,17 @@ async fn while_trust_is_expired_a_listing_that_was_signed_before_still_names_its
 }
 
 #[tokio::test]
-async fn a_forged_listing_names_files_alone_and_lends_no_digest() {
+async fn a_forged_listing_gives_no_page_and_the_refusal_is_counted() {
     let mut lab = Lab::new().await;
     let path = lab.sign_listing();
     let forged =
         vec![b' '; lab.signer.targets.targets.values().map(|file| file.length).max().unwrap().try_into().unwrap()];
     lab.serve(&path, "", &forged);
-    let page = lab.gate(LISTING).get("/pypi/simple/demo/", &[JSON]).await;
-    assert_eq!((page.status, page.header("cache-control")), (StatusCode::OK, "no-store"));
-    assert_eq!(page.json()["files"][0]["hashes"], serde_json::json!({}));
+    let gate = lab.gate(LISTING);
+    let page = gate.get("/pypi/simple/demo/", &[JSON]).await;
+    assert_eq!((page.status, page.header("cache-control")), (StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS, "no-store"));
+    assert!(page.json()["type"].as_str().unwrap().starts_with("urn:tufgate:refused:"));
+    assert!(gate.metrics.render().unwrap().contains("tufgate_refusals_total{mount=\"pypi\",reason=\"hash\"} 1"));
 }
 
 #[tokio::test]
