@@ -10,14 +10,6 @@ use crate::harness::{
     writer::Flavour,
 };
 
-fn signed(flavour: Flavour) -> (World, Wheel) {
-    let world = World::new(flavour);
-    let wheel = Wheel::new("demo", "1.0");
-    world.upstream.offer(&wheel);
-    world.sign(&wheel);
-    (world, wheel)
-}
-
 fn await_failure(gate: &Gate, reason: &str) {
     folder::eventually(&format!("a failure is counted as {reason}"), PATIENCE, || {
         let failures = gate.metric("tufgate_verification_failures_total", &[("reason", reason)]);
@@ -29,7 +21,7 @@ fn await_failure(gate: &Gate, reason: &str) {
 fn a_top_level_role_with_fewer_keys_than_its_threshold_is_refused_however_its_signature_is_repeated() {
     for role in ["timestamp", "targets"] {
         for (how, reason) in [("one", "threshold"), ("twice", "schema"), ("renamed", "threshold")] {
-            let (world, wheel) = signed(Flavour::Flat);
+            let (world, wheel) = World::with_a_signed_wheel(Flavour::Flat);
             world.repository.require(role, 3);
             world.repository.publish_maimed(role, how);
             let gate = world.configuration().start_untrusting();
@@ -48,7 +40,7 @@ fn a_top_level_role_with_fewer_keys_than_its_threshold_is_refused_however_its_si
 #[test]
 fn one_key_under_two_keyids_is_one_signature_of_two_for_top_level_and_delegated_roles() {
     for (flavour, role) in [(Flavour::Flat, "targets"), (Flavour::Delegated, "projects/all")] {
-        let (world, wheel) = signed(flavour);
+        let (world, wheel) = World::with_a_signed_wheel(flavour);
         world.repository.publish();
         let gate = world.gate();
         world.await_served(&gate, &wheel);
@@ -72,7 +64,7 @@ fn fast_forwarded_snapshot_targets_and_delegated_roles_are_recovered_from_by_a_n
     for (flavour, role) in
         [(Flavour::Flat, "snapshot"), (Flavour::Flat, "targets"), (Flavour::Delegated, "projects/all")]
     {
-        let (world, wheel) = signed(flavour);
+        let (world, wheel) = World::with_a_signed_wheel(flavour);
         world.repository.publish();
         let mut gate = world.gate();
         world.await_served(&gate, &wheel);

@@ -21,21 +21,13 @@ fn assert_evidence(world: &World, gate: &Gate, wheel: &Wheel, reason: &str, evid
     assert_eq!(line["target"], wheel.target().as_str());
 }
 
-fn signed(flavour: Flavour) -> (World, Wheel) {
-    let world = World::new(flavour);
-    let wheel = Wheel::new("demo", "1.0");
-    world.upstream.offer(&wheel);
-    world.sign(&wheel);
-    (world, wheel)
-}
-
 fn await_refused(gate: &Gate, wheel: &Wheel) {
     folder::eventually("it is refused", PATIENCE, || (gate.get(&gate_path(wheel)).status == 403).then_some(()));
 }
 
 #[test]
 fn of_a_threshold_the_role_who_asks_for_it_how_many_and_how_many_there_are() {
-    let (world, wheel) = signed(Flavour::Delegated);
+    let (world, wheel) = World::with_a_signed_wheel(Flavour::Delegated);
     world.repository.publish_maimed("projects/all", "one");
     let gate = world.gate();
     let evidence = ["role projects/all has 1 valid signatures of the 2 that targets asks for"];
@@ -44,7 +36,7 @@ fn of_a_threshold_the_role_who_asks_for_it_how_many_and_how_many_there_are() {
 
 #[test]
 fn of_a_rollback_the_role_and_both_versions() {
-    let (world, wheel) = signed(Flavour::Flat);
+    let (world, wheel) = World::with_a_signed_wheel(Flavour::Flat);
     world.repository.publish();
     let kept = world.repository.keep_metadata();
     let versions = world.repository.publish();
@@ -61,7 +53,7 @@ fn of_a_rollback_the_role_and_both_versions() {
 #[test]
 fn of_a_mix_the_delegated_role_who_lists_it_and_both_versions() {
     // Bins are listed by version alone, and without consistent snapshots.
-    let (world, wheel) = signed(Flavour::Bins);
+    let (world, wheel) = World::with_a_signed_wheel(Flavour::Bins);
     let kept = world.repository.keep_metadata();
     let versions = world.repository.publish();
     let (bin, version) = versions.iter().find(|(role, version)| role.starts_with("bin-") && **version > 1).unwrap();
@@ -73,7 +65,7 @@ fn of_a_mix_the_delegated_role_who_lists_it_and_both_versions() {
 
 #[test]
 fn of_an_expiry_the_role_and_since_when() {
-    let (world, wheel) = signed(Flavour::Flat);
+    let (world, wheel) = World::with_a_signed_wheel(Flavour::Flat);
     let lifetimes = crate::harness::writer::Lifetimes { targets: Some(-86_400), ..Default::default() };
     world.repository.publish_for(lifetimes);
     let gate = world.configuration().start_untrusting();
@@ -83,7 +75,7 @@ fn of_an_expiry_the_role_and_since_when() {
 
 #[test]
 fn of_other_bytes_both_digests_whole() {
-    let (world, wheel) = signed(Flavour::Flat);
+    let (world, wheel) = World::with_a_signed_wheel(Flavour::Flat);
     world.repository.publish();
     let gate = world.gate();
     let lie = wheel.with_changed_byte();
@@ -93,7 +85,7 @@ fn of_other_bytes_both_digests_whole() {
 
 #[test]
 fn of_another_length_both_lengths() {
-    let (world, wheel) = signed(Flavour::Flat);
+    let (world, wheel) = World::with_a_signed_wheel(Flavour::Flat);
     world.repository.publish();
     let gate = world.gate();
     let lie = [wheel.bytes.as_slice(), b"more"].concat();

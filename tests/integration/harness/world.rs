@@ -76,6 +76,15 @@ impl World {
         versions
     }
 
+    /// A repository of that form that has signed `demo` 1.0, which the upstream offers; not published yet.
+    pub fn with_a_signed_wheel(flavour: Flavour) -> (Self, Wheel) {
+        let world = Self::new(flavour);
+        let wheel = Wheel::new("demo", "1.0");
+        world.upstream.offer(&wheel);
+        world.sign(&wheel);
+        (world, wheel)
+    }
+
     /// A configuration with one mount on one repository, which is read anew every second.
     pub fn configuration(&self) -> Configuration {
         let text = format!(
