@@ -15,6 +15,16 @@ use serde::Serialize;
 /// Objects and arrays inside each other, at most. Metadata needs eight; the rest is for `custom`.
 pub const DEPTH_MAX: usize = 32;
 
+/// Values in one envelope, at most; an object counts as [`OBJECT_WEIGHT`] of them. What stands in an indexed table is not
+/// counted, because it stays text. Two bytes of text are enough for a value that takes thirty or more in memory, and
+/// before any signature is checked.
+///
+/// The most that is known in use: top-level targets that delegate to 16,384 bins by hash prefixes, some 280,000.
+pub const VALUES_MAX: usize = 1 << 20;
+
+/// An object in memory takes several hundred bytes, however little it holds.
+pub const OBJECT_WEIGHT: usize = 8;
+
 /// Why JSON has no canonical form. Offsets count bytes from the start of the text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CanonicalError {
@@ -59,6 +69,12 @@ pub enum CanonicalError {
     /// Deeper than [`DEPTH_MAX`].
     #[error("nested deeper than {DEPTH_MAX} at byte {offset}")]
     Depth {
+        /// Where.
+        offset: usize,
+    },
+    /// More than [`VALUES_MAX`].
+    #[error("more than {VALUES_MAX} values at byte {offset}")]
+    Values {
         /// Where.
         offset: usize,
     },
@@ -112,7 +128,7 @@ pub(super) fn split_envelope<'a>(
     json: &'a [u8],
     index: Option<&'static [u8]>,
 ) -> Result<Option<Parts<'a>>, CanonicalError> {
-    let mut scanner = Scanner::new(json)?;
+    let mut scanner = Scanner::bounded(json, VALUES_MAX)?;
     scanner.space();
     if scanner.peek() != Some(b'{') {
         canonicalize(json)?;
@@ -248,6 +264,28 @@ mod tests {
         let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         assert!(canonical(&nested(DEPTH_MAX)).is_ok());
         assert_eq!(canonical(&nested(DEPTH_MAX + 1)), Err(CanonicalError::Depth { offset: DEPTH_MAX }));
+    }
+
+    #[test]
+    fn values_of_an_envelope_are_bounded_and_those_of_the_indexed_table_are_not_counted() {
+        let envelope = |inside: &str| format!(r#"{{"signed":{{{inside}}},"signatures":[]}}"#);
+        let split = |inside: &str| split_envelope(envelope(inside).as_bytes(), Some(b"\"targets\"")).map(|_| ());
+        let zeros = |count: usize| format!("[{}0]", "0,".repeat(count - 1));
+        let objects = |count: usize| format!("[{}{{}}]", "{},".repeat(count - 1));
+        assert_eq!(split(&format!(r#""x":{}"#, zeros(VALUES_MAX / 2))), Ok(()));
+        let refused = [
+            (r#""x":"#, zeros(VALUES_MAX)),
+            (r#""x":"#, objects(VALUES_MAX / OBJECT_WEIGHT)),
+            // Only an object is indexed; and only as a member of what is signed.
+            (r#""targets":"#, zeros(VALUES_MAX)),
+            (r#""x":{"targets":{"a":"#, zeros(VALUES_MAX) + "}}"),
+            (r#""targets":{},"x":"#, zeros(VALUES_MAX)),
+        ];
+        for (before, values) in refused {
+            let refusal = split(&(before.to_owned() + &values));
+            assert!(matches!(refusal, Err(CanonicalError::Values { .. })), "{before}: {refusal:?}");
+        }
+        assert_eq!(split(&format!(r#""targets":{{"a":{}}}"#, zeros(2 * VALUES_MAX))), Ok(()));
     }
 
     #[test]

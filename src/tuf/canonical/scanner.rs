@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, cmp::Ordering, ops::Range};
 
-use super::{CanonicalError, DEPTH_MAX};
+use super::{CanonicalError, DEPTH_MAX, OBJECT_WEIGHT};
 
 /// How the names of members begin by which serde_json passes numbers and raw JSON to itself.
 const RESERVED: &[u8] = b"$serde_json::private::";
@@ -66,6 +66,8 @@ pub(super) struct Scanner<'a> {
     /// The name, in quotes, of the member of the outermost object but one that is to be indexed.
     wanted: Option<&'static [u8]>,
     indexed: Option<Indexed>,
+    /// How many values may still come.
+    values_left: usize,
 }
 
 impl<'a> Scanner<'a> {
@@ -82,7 +84,13 @@ impl<'a> Scanner<'a> {
             sorted: Vec::new(),
             wanted: None,
             indexed: None,
+            values_left: usize::MAX,
         })
+    }
+
+    /// Like [`Scanner::new`], for text with at most so many values outside of an indexed object.
+    pub(super) fn bounded(json: &'a [u8], values_max: usize) -> Result<Self, CanonicalError> {
+        Ok(Self { values_left: values_max, ..Self::new(json)? })
     }
 
     pub(super) fn peek(&self) -> Option<u8> {
@@ -167,6 +175,9 @@ impl<'a> Scanner<'a> {
 
     /// One value, at most [`DEPTH_MAX`] deep; `depth` counts what is open around it.
     pub(super) fn value(&mut self, depth: usize) -> Result<(), CanonicalError> {
+        let weight = if self.peek() == Some(b'{') { OBJECT_WEIGHT } else { 1 };
+        let left = self.values_left.checked_sub(weight);
+        self.values_left = left.ok_or(CanonicalError::Values { offset: self.at })?;
         match self.peek() {
             Some(b'{' | b'[') if depth >= DEPTH_MAX => Err(CanonicalError::Depth { offset: self.at }),
             Some(b'{') => self.object(depth).map(|first| self.members.truncate(first)),
@@ -259,7 +270,10 @@ impl<'a> Scanner<'a> {
         let name = self.member_name()?;
         let start = self.at;
         if depth == 1 && self.peek() == Some(b'{') && self.is_wanted(name.clone()) {
+            let left = self.values_left;
+            self.values_left = usize::MAX;
             let first = self.object(depth + 1)?;
+            self.values_left = left;
             let members = self.members.drain(first..).map(Member::place).collect();
             self.indexed = Some(Indexed { object: start..self.at, members });
         } else {
