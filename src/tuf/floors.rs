@@ -176,6 +176,11 @@ impl Floors {
         self.root.as_ref().filter(|floor| floor.anchor == *anchor).map(|floor| floor.version)
     }
 
+    /// Whether they were recorded under another anchor than the one of that digest.
+    pub fn is_of_another_anchor(&self, anchor: &Digest) -> bool {
+        self.root.as_ref().is_some_and(|floor| floor.anchor != *anchor)
+    }
+
     /// The bytes of the timestamp that was trusted last.
     pub fn timestamp(&self) -> Option<&[u8]> {
         self.timestamp.as_ref().map(|floor| &*floor.bytes)

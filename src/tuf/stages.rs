@@ -179,6 +179,16 @@ impl TimestampStage {
 }
 
 impl TimestampStage {
+    /// Whether the present keys signed any of what the floors hold.
+    pub fn honours(&self, floors: &Floors) -> bool {
+        let limits = &self.trust.limits;
+        let timestamp = top_level(&self.root, &RoleName::timestamp())
+            .and_then(|authority| floors.standing_timestamp(&authority, limits));
+        let snapshot = top_level(&self.root, &RoleName::snapshot())
+            .and_then(|authority| floors.standing_snapshot(&authority, limits));
+        matches!(timestamp, Ok(Some(_))) || matches!(snapshot, Ok(Some(_)))
+    }
+
     /// Raises the floor of the snapshot to a stored one that the present keys signed and that is no older, expired or
     /// not: for a floor that was lost together with the timestamp that listed it.
     pub fn raise_snapshot(&self, floors: &mut Floors, bytes: impl Into<Bytes>) {

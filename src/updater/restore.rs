@@ -20,6 +20,10 @@ use crate::{
 /// A time at which nothing has expired: stored metadata that has is still a floor.
 const BEFORE_ALL_EXPIRY: Timestamp = Timestamp::UNIX_EPOCH;
 
+/// What is said of the rollback record of another repository.
+const FOREIGN: &str = "it was recorded under another root than the configured one, and no key of this one signed what it \
+                       holds: trust begins anew";
+
 impl Repository {
     /// Verifies the stored chain of roots from the anchor, takes up the floors, and makes what is stored, whole and
     /// unexpired the live set. What the disk does not take now is written by the next refresh.
@@ -144,6 +148,8 @@ impl Repository {
                 return Err(UpdaterError::Damaged { repository, folder, detail });
             }
             self.store.found_floors(format!("{detail}; made anew from stored metadata"));
+        } else if chain.is_some_and(|chain| is_foreign(&found, chain)) {
+            self.store.found_floors(FOREIGN.to_owned());
         } else if found.timestamp().is_some() && progress.is_none() && self.store.role(&RoleName::targets()).is_some() {
             self.store.found_no_progress();
         }
@@ -245,6 +251,13 @@ fn expired_or_none<T>(result: Result<T, TufError>) -> Result<Option<T>, TufError
             Ok(None)
         }
     }
+}
+
+/// Rotated keys leave floors that no present key signed; so does a folder that belongs to another repository. Only under
+/// another anchor can it be the latter, or a repository that was begun anew; either is worth a word.
+fn is_foreign(floors: &Floors, chain: &RootStage) -> bool {
+    let begins_elsewhere = floors.timestamp().is_some() && floors.is_of_another_anchor(chain.anchor());
+    begins_elsewhere && chain.clone().finish(BEFORE_ALL_EXPIRY).is_ok_and(|stage| !stage.honours(floors))
 }
 
 /// Raises floors to what is stored, signed and no older, expired or not.

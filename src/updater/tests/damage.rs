@@ -405,6 +405,43 @@ async fn who_only_reads_finds_damage_and_leaves_it_as_it_is() {
 }
 
 #[tokio::test]
+async fn the_record_of_another_repository_is_said_and_that_of_an_older_anchor_of_this_one_is_not() {
+    const OF_TRUST: [&str; 3] = ["floors", "timestamp.json", "snapshot.json"];
+    let seen = Seen::new().await;
+    let mut other = Lab::new();
+    for seed in other.seeds.values_mut() {
+        *seed += 40;
+    }
+    other.root = 0;
+    other.sign_root(&[]);
+    fs::write(other.anchor(), other.files.get("1.root.json")).unwrap();
+    other.publish();
+    let server = other.files.serve().await;
+    other.open(&server).refresh().await.unwrap();
+    for name in OF_TRUST {
+        fs::write(other.stored(name), &seen.now[name]).unwrap();
+    }
+    let counter = Arc::new(Counter::default());
+    let repository = other.open_observed(other.settings(&server), Arc::clone(&counter)).unwrap();
+    let damage = repository.status().damage;
+    assert!(
+        damage.iter().any(|damage| damage.name == "floors" && damage.detail.contains("another root")),
+        "{damage:?}"
+    );
+    repository.refresh().await.unwrap();
+    assert_eq!(version(&repository), other.timestamp);
+
+    // The configured root becomes a later one of the same repository: the record stands, and nothing is said.
+    fs::write(seen.lab.anchor(), seen.lab.files.get("2.root.json")).unwrap();
+    let counter = Arc::new(Counter::default());
+    let repository = seen.open(&counter).unwrap();
+    let damage = repository.status().damage;
+    assert!(!damage.iter().any(|damage| damage.name == "floors"), "{damage:?}");
+    seen.lab.files.restore(seen.old_files.clone());
+    assert_eq!(repository.refresh().await.unwrap_err().fault(), Fault::Refused);
+}
+
+#[tokio::test]
 async fn state_that_a_newer_program_wrote_is_refused_in_one_sentence() {
     let seen = Seen::new().await;
     fs::write(seen.lab.stored("format"), b"2\n").unwrap();
