@@ -55,9 +55,11 @@ pub(super) struct Shelf {
 }
 
 impl Shelf {
-    /// Makes the folder.
+    /// Makes the folder, and rids it of what a killed process left half-written; the caller holds the lock that keeps
+    /// others out.
     pub(super) fn open(folder: &Path, limit: ByteSize) -> Result<Self, FileError> {
         files::private_folder(folder)?;
+        files::sweep(folder);
         Ok(Self { folder: folder.to_owned(), limit })
     }
 
@@ -162,6 +164,15 @@ mod tests {
             assert_eq!(shelf.get(&demo), None);
         }
         assert_eq!(shelf.get(&project("other")), None);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_half_written_is_gone_after_the_next_start() {
+        let (folder, shelf) = shelf();
+        shelf.put(&project("demo"), &head(), b"page").unwrap();
+        fs::write(folder.path().join(".tmp-abc"), b"half").unwrap();
+        let shelf = Shelf::open(folder.path(), shelf.limit).unwrap();
+        assert!(!folder.path().join(".tmp-abc").exists() && shelf.get(&project("demo")).is_some());
     }
 
     #[test]

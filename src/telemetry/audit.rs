@@ -8,7 +8,7 @@ use std::{
     collections::VecDeque,
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -186,38 +186,73 @@ struct LogFile {
     size: u64,
     size_max: u64,
     keep: u32,
+    /// Whether the last line may have no end: the disk took a part of it.
+    torn: bool,
 }
 
 impl LogFile {
     fn open(path: &Path, settings: &Settings) -> Result<Self, FileError> {
         let file = open_append(path).map_err(FileError::at("write", path))?;
-        let size = file.metadata().map_err(FileError::at("read", path))?.len();
-        Ok(Self { path: path.to_owned(), file, size, size_max: settings.size_max.bytes(), keep: settings.keep.max(1) })
+        let (size_max, keep) = (settings.size_max.bytes(), settings.keep.max(1));
+        let mut log = Self { path: path.to_owned(), file, size: 0, size_max, keep, torn: true };
+        log.mend().map_err(FileError::at("mend", path))?;
+        Ok(log)
     }
 
     /// One `write` call a line, so that lines of two processes never mix.
     fn append(&mut self, record: &Record) -> io::Result<()> {
         let mut line = serde_json::to_vec(record)?;
         line.push(b'\n');
+        if self.torn {
+            self.mend()?;
+        }
         if self.size > 0 && self.size.saturating_add(line.len() as u64) > self.size_max {
             self.rotate()?;
         }
-        self.file.write_all(&line)?;
+        if let Err(error) = self.file.write_all(&line) {
+            self.torn = true;
+            return Err(error);
+        }
         self.size = self.size.saturating_add(line.len() as u64);
         Ok(())
     }
 
+    /// Cuts a line without an end, which a full disk or the end of a process left: the next record would be written into
+    /// it, and be as unreadable as it is.
+    fn mend(&mut self) -> io::Result<()> {
+        let metadata = self.file.metadata()?;
+        self.size = metadata.len();
+        // A pipe or a device has no end to look at.
+        if metadata.is_file() {
+            let whole = whole_lines(&self.file, self.size)?;
+            if whole < self.size {
+                tracing::warn!(path = %self.path.display(), bytes = self.size - whole, "a torn audit record is cut off");
+                self.file.set_len(whole)?;
+                self.size = whole;
+            }
+        }
+        self.torn = false;
+        Ok(())
+    }
+
     fn rotate(&mut self) -> io::Result<()> {
+        // It is not there where the new one could not be opened the last time: then nothing is to be moved.
+        if fs::symlink_metadata(&self.path).is_ok() {
+            self.make_way()?;
+        }
+        self.file = open_append(&self.path)?;
+        self.size = self.file.metadata()?.len();
+        Ok(())
+    }
+
+    fn make_way(&self) -> io::Result<()> {
         for number in (1..self.keep).rev() {
             match fs::rename(self.numbered(number), self.numbered(number + 1)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
         }
-        fs::rename(&self.path, self.numbered(1))?;
-        self.file = open_append(&self.path)?;
-        self.size = 0;
-        Ok(())
+        fs::rename(&self.path, self.numbered(1))
     }
 
     fn numbered(&self, number: u32) -> PathBuf {
@@ -230,7 +265,23 @@ impl LogFile {
 /// Not through a symbolic link at its last component: the folder may be one that somebody else prepared.
 fn open_append(path: &Path) -> io::Result<File> {
     let no_follow = OFlags::NOFOLLOW.bits().cast_signed();
-    OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(no_follow).open(path)
+    OpenOptions::new().read(true).append(true).create(true).mode(0o600).custom_flags(no_follow).open(path)
+}
+
+/// How much of a file of `size` bytes is whole lines.
+fn whole_lines(file: &File, size: u64) -> io::Result<u64> {
+    let mut block = [0; 4 << 10];
+    let mut end = size;
+    while end > 0 {
+        let start = end.saturating_sub(block.len() as u64);
+        let part = usize::try_from(end - start).ok().and_then(|length| block.get_mut(..length)).unwrap_or_default();
+        file.read_exact_at(part, start)?;
+        if let Some(newline) = part.iter().rposition(|byte| *byte == b'\n') {
+            return Ok(start + newline as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
 }
 
 fn shorten(text: &mut String) {
@@ -309,6 +360,44 @@ mod tests {
         assert!(files.iter().all(|file| file.metadata().unwrap().len() <= 8 << 10));
         let newest = fs::read_to_string(&path).unwrap();
         assert_eq!(serde_json::from_str::<Record>(newest.lines().last().unwrap()).unwrap().request, "99");
+        assert_eq!(audit.failed(), 0);
+    }
+
+    #[test]
+    fn a_line_that_a_killed_process_left_without_an_end_is_cut_and_does_not_spoil_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.jsonl");
+        let settings = Settings { file: Some(path.clone()), ..Settings::default() };
+        Audit::open(&settings).unwrap().write(record("first"));
+        let whole = fs::read(&path).unwrap();
+        for torn in [b"{\"time\":".to_vec(), vec![b'x'; 4 << 10], vec![b'x'; 10_000]] {
+            fs::write(&path, [whole.as_slice(), torn.as_slice()].concat()).unwrap();
+            Audit::open(&settings).unwrap().write(record("second"));
+            let text = fs::read_to_string(&path).unwrap();
+            let read: Vec<Record> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            assert_eq!(read.iter().map(|record| record.request.as_str()).collect::<Vec<_>>(), ["first", "second"]);
+        }
+        fs::write(&path, "no end and no beginning").unwrap();
+        Audit::open(&settings).unwrap().write(record("only"));
+        assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 1);
+    }
+
+    #[test]
+    fn a_rotation_that_failed_half_way_moves_no_old_log_twice_and_heals() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.jsonl");
+        let settings = Settings { file: Some(path.clone()), size_max: ByteSize(1), keep: 2 };
+        let audit = Audit::open(&settings).unwrap();
+        audit.write(record("first"));
+        // As if the new file could not be opened after the old one was moved.
+        fs::rename(&path, folder.path().join("audit.jsonl.1")).unwrap();
+        audit.write(record("second"));
+        audit.write(record("third"));
+        let request = |name: &str| {
+            let text = fs::read_to_string(folder.path().join(name)).unwrap();
+            serde_json::from_str::<Record>(text.lines().next().unwrap()).unwrap().request
+        };
+        assert_eq!(["audit.jsonl.2", "audit.jsonl.1", "audit.jsonl"].map(request), ["first", "second", "third"]);
         assert_eq!(audit.failed(), 0);
     }
 

@@ -1,16 +1,17 @@
 //! Folders of a test: where they lie, what is in them.
 
 use std::{
-    fs,
+    env, fs,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
 
-/// A fresh folder below the build's own folder for tests, removed when dropped.
+/// A fresh folder below the build's own folder for tests, or below `TUFGATE_TEST_DIR`; removed when dropped.
 pub fn temporary() -> TempDir {
-    tempfile::Builder::new().prefix("t").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+    let base = env::var_os("TUFGATE_TEST_DIR").map_or_else(|| env!("CARGO_TARGET_TMPDIR").into(), PathBuf::from);
+    tempfile::Builder::new().prefix("t").tempdir_in(base).unwrap()
 }
 
 /// Every regular file below `root`, in order; none if there is no such folder.

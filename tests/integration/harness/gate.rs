@@ -273,9 +273,7 @@ impl Gate {
         if let Ok(Some(status)) = self.child.try_wait() {
             return Some(status);
         }
-        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
+        let _ = rustix::process::kill_process(self.pid(), rustix::process::Signal::TERM);
         let deadline = Instant::now() + Duration::from_secs(15);
         while Instant::now() < deadline {
             if let Ok(Some(status)) = self.child.try_wait() {
@@ -286,10 +284,20 @@ impl Gate {
         None
     }
 
-    /// Ends the gate as a power cut does.
+    /// Ends the gate at once, in the middle of whatever it does.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+
+    /// The process.
+    pub fn pid(&self) -> rustix::process::Pid {
+        i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).unwrap()
+    }
+
+    /// The path of its configuration.
+    pub fn config(&self) -> &Path {
+        &self.config
     }
 
     /// Starts again on the same folders.

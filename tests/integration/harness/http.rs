@@ -48,6 +48,15 @@ pub fn get(address: SocketAddr, path: &str) -> Reply {
     request(address, "GET", path, &[])
 }
 
+/// GET from a server that may end at any moment.
+pub fn try_get(address: SocketAddr, path: &str) -> io::Result<Reply> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut open = Conversation { stream, host: address };
+    open.try_ask("GET", path, &[])?;
+    open.reply("GET")
+}
+
 /// A request with header fields of one's choice.
 pub fn request(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
     let mut open = Conversation::open(address);
@@ -79,12 +88,16 @@ impl Conversation {
 
     /// Sends a request.
     pub fn ask(&mut self, method: &str, path: &str, headers: &[(&str, &str)]) {
+        self.try_ask(method, path, headers).unwrap();
+    }
+
+    fn try_ask(&mut self, method: &str, path: &str, headers: &[(&str, &str)]) -> io::Result<()> {
         let mut text = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.host);
         for (name, value) in headers {
             text += &format!("{name}: {value}\r\n");
         }
         text += "\r\n";
-        self.stream.write_all(text.as_bytes()).unwrap();
+        self.stream.write_all(text.as_bytes())
     }
 
     /// Goes away without reading.

@@ -1,10 +1,13 @@
 //! What the end-to-end tests stand on: a Python with pinned installers, repositories written by python-tuf, an upstream
 //! that can lie, and the gate as a child process.
 
+pub mod checker;
+pub mod dice;
 pub mod folder;
 pub mod gate;
 pub mod http;
 pub mod installers;
+pub mod load;
 pub mod page;
 #[cfg(feature = "system-tests")]
 pub mod peers;

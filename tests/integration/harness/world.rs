@@ -61,6 +61,16 @@ impl World {
         self.repository.add(target, bytes);
     }
 
+    /// Signs a wheel no more, from the next publication on.
+    pub fn revoke(&self, wheel: &Wheel) {
+        self.repository.remove(&wheel.target());
+    }
+
+    /// The digests of everything that was signed at some time.
+    pub fn ever_signed(&self) -> BTreeSet<String> {
+        self.signed.lock().unwrap().clone()
+    }
+
     /// Signs the listing of a project as its page stands now, and lays it into the repository's targets.
     pub fn sign_listing(&self, project: &str) {
         let mut listing = String::new();
