@@ -47,6 +47,7 @@ impl Settings {
             tls: None,
             http2: false,
             connections_max: 64,
+            connections_per_client_max: None,
             header_timeout: Span::secs(10),
             write_timeout: Span::secs(30),
             drain: Span::secs(2),

@@ -12,7 +12,7 @@ pub use parts::{Parts, PartsError};
 use crate::{
     admin::{Admin, MountView},
     base::{
-        Fault, SharedClock,
+        Fault, SharedClock, descriptors,
         files::{self, FileError, FolderLock},
     },
     config::{self, Config, FrontSettings},
@@ -22,6 +22,9 @@ use crate::{
 
 /// How often the cache's record of full hashes is written.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
+
+/// File descriptors that are kept for listeners, metadata, pages, state, logs and the admin listener.
+const DESCRIPTORS_OWN: usize = 128;
 
 /// A gate that is built and bound, and not serving yet.
 pub struct App {
@@ -70,8 +73,11 @@ impl App {
     /// Opens folders, trust, cache and listeners. Asks no upstream; when it returns, both listeners accept.
     pub async fn start(config: Config, clock: SharedClock, shutdown: CancellationToken) -> Result<Self, AppError> {
         let locks = [lock(&config.state.dir)?, lock(&config.cache.dir)?];
+        let mut options = config.server.listener();
+        options.connections_max =
+            affordable(options.connections_max, config.delivery.fetches_max, descriptors::raise());
         // Addresses before trust and cache: what most often goes wrong should go wrong before either is touched.
-        let listener = Listener::bind(config.server.listener()).await?;
+        let listener = Listener::bind(options).await?;
         let admin_listener = match &config.admin {
             Some(admin) => Some(Listener::bind(admin.listener()).await?),
             None => None,
@@ -135,7 +141,7 @@ impl App {
             tokio::spawn(listener.serve(handler, admin_shutdown.clone()))
         });
         let handler = move |request, peer| Arc::clone(&gate).handle(request, peer);
-        listener.serve(handler, shutdown).await;
+        listener.counted(Arc::clone(parts.metrics())).serve(handler, shutdown).await;
         admin_shutdown.cancel();
         if let Some(admin) = admin {
             let _ended = admin.await;
@@ -146,6 +152,22 @@ impl App {
             tracing::warn!(%error, "the record of checked files could not be written; they will be hashed again");
         }
     }
+}
+
+/// As many connections as there are file descriptors for: each may need a second one for the file that it is served. Without
+/// this a flood of idle connections would take what cache, state and upstreams need.
+fn affordable(wanted: usize, fetches_max: usize, descriptors: u64) -> usize {
+    let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+    let own = DESCRIPTORS_OWN.saturating_add(fetches_max.saturating_mul(2)).min(descriptors / 2);
+    let affordable = (descriptors.saturating_sub(own) / 2).max(1);
+    if affordable < wanted {
+        tracing::warn!(
+            connections_max = wanted,
+            descriptors,
+            "this process may open too few files for that many connections; it takes {affordable} at one time"
+        );
+    }
+    wanted.min(affordable)
 }
 
 async fn save_now_and_then(parts: Arc<Parts>, shutdown: CancellationToken) {
@@ -179,5 +201,19 @@ fn view((mount, built): (&config::MountSettings, &Mount)) -> MountView {
         front: mount.front.name(),
         trust: built.obtain().trust.clone(),
         listing_signed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_no_more_than_there_are_file_descriptors_for_and_never_none() {
+        assert_eq!(affordable(4096, 128, u64::MAX), 4096);
+        assert_eq!(affordable(4096, 128, 20_000), 4096);
+        assert_eq!(affordable(4096, 128, 1024), (1024 - 128 - 256) / 2);
+        assert_eq!(affordable(4096, 128, 256), 64, "half is for connections however little there is");
+        assert_eq!(affordable(4096, usize::MAX, 0), 1);
     }
 }

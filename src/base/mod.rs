@@ -3,6 +3,7 @@
 //! Nothing here knows of TUF, of HTTP or of an ecosystem.
 
 pub mod clock;
+pub mod descriptors;
 pub mod digest;
 pub mod fault;
 pub mod faults;

@@ -53,6 +53,7 @@ pub(super) async fn serve_with(
         tracing::warn!("{warning}");
     }
     stop_on_signals(&shutdown)?;
+    survive_file_size_limits()?;
     let json = config.log.format == logging::Format::Json;
     let app = App::start(config, SystemClock::shared(), shutdown).await.map_err(|error| {
         if error.is_usage() { Failure::usage(error.to_string()) } else { Failure::of(error.fault(), error) }
@@ -89,5 +90,15 @@ pub(super) fn stop_on_signals(shutdown: &CancellationToken) -> Result<(), Failur
             shutdown.cancel();
         });
     }
+    Ok(())
+}
+
+/// Where files may not grow beyond a limit (`ulimit -f`, `LimitFSIZE`), a write that would is an error like that of a full
+/// disk; the system would end the process instead if nobody listened to its signal.
+fn survive_file_size_limits() -> Result<(), Failure> {
+    let kind = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+    // Listening once is enough: the handler stays.
+    let listening = signal(kind).map_err(|error| Failure::failed(format!("cannot wait for signals: {error}")))?;
+    drop(listening);
     Ok(())
 }

@@ -19,7 +19,7 @@ use hyper::{
 };
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::graceful::{GracefulShutdown, Watcher},
+    server::graceful::GracefulConnection,
 };
 use rustls::{
     ServerConfig,
@@ -29,13 +29,17 @@ use serde::Deserialize;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
 };
 use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::base::Span;
+use super::{
+    activity::{Activity, Silence},
+    clients::Clients,
+};
+use crate::{base::Span, telemetry::Metrics};
 
 /// The largest request head, in bytes: the request line and all headers.
 const HEAD_MAX: usize = 64 << 10;
@@ -69,9 +73,13 @@ pub struct Options {
     pub tls: Option<Tls>,
     /// Whether HTTP/2 is offered by ALPN. It has no reason phrase, so it is off unless asked for.
     pub http2: bool,
-    /// Connections at one time; further ones wait in the system's backlog.
+    /// Connections at one time. Once there are so many, those that ask for nothing are closed, and further ones wait in
+    /// the system's backlog.
     pub connections_max: usize,
-    /// How long a client may take to send a request's head.
+    /// Connections at one time of one client: an IPv4 address, or an IPv6 network of 64 bits. Further ones are closed at
+    /// once. Without it half of `connections_max`.
+    pub connections_per_client_max: Option<usize>,
+    /// How long a client may take to send a request's head, and how long it may ask for nothing.
     pub header_timeout: Span,
     /// How long a client may take nothing of an answer.
     pub write_timeout: Span,
@@ -107,6 +115,18 @@ pub struct Listener {
     address: SocketAddr,
     tls: Option<TlsAcceptor>,
     options: Options,
+    metrics: Option<Arc<Metrics>>,
+}
+
+/// What all connections are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    /// Go on.
+    Serve,
+    /// All places are taken: end as soon as no answer is under way. Counts how often that was so.
+    MakeRoom(u64),
+    /// The process ends.
+    End,
 }
 
 impl Listener {
@@ -116,7 +136,13 @@ impl Listener {
         let bind_error = |source| ListenError::Bind { listen: options.listen, source };
         let socket = TcpListener::bind(options.listen).await.map_err(bind_error)?;
         let address = socket.local_addr().map_err(bind_error)?;
-        Ok(Self { socket, address, tls, options })
+        Ok(Self { socket, address, tls, options, metrics: None })
+    }
+
+    /// Counts its connections.
+    #[must_use]
+    pub fn counted(self, metrics: Arc<Metrics>) -> Self {
+        Self { metrics: Some(metrics), ..self }
     }
 
     /// The address that was bound, with its real port.
@@ -134,14 +160,20 @@ impl Listener {
     where
         H: Fn(Request<Incoming>, IpAddr) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
-        B: Body + Send + 'static,
+        B: Body + Unpin + Send + 'static,
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let graceful = GracefulShutdown::new();
-        let permits = Arc::new(Semaphore::new(self.options.connections_max));
+        let Options { connections_max, connections_per_client_max, header_timeout, write_timeout, drain, .. } =
+            self.options;
+        let per_client = match connections_per_client_max.unwrap_or_else(|| connections_max.div_ceil(2)) {
+            // No bound of its own: one that waits for room is not to be closed for waiting.
+            all if all >= connections_max => usize::MAX,
+            some => some,
+        };
+        let (clients, permits) = (Clients::new(per_client), Arc::new(Semaphore::new(connections_max)));
+        let (orders, tracker) = (watch::Sender::new(Order::Serve), TaskTracker::new());
         loop {
-            let Some(permit) = shutdown.run_until_cancelled(Arc::clone(&permits).acquire_owned()).await else { break };
             let Some(accepted) = shutdown.run_until_cancelled(self.socket.accept()).await else { break };
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
@@ -152,26 +184,52 @@ impl Listener {
                     continue;
                 }
             };
+            let Some(place) = clients.enter(peer.ip()) else {
+                tracing::debug!(%peer, per_client, "a client has all the connections that it may have");
+                self.metrics.iter().for_each(|metrics| metrics.connection_refused());
+                continue;
+            };
+            // One that waits here is beyond `connections_max`; those after it wait in the backlog.
+            let Some(permit) = shutdown.run_until_cancelled(room(&permits, &orders)).await else { break };
             // Answers are written whole; waiting for more would only delay the last packet.
             let _best_effort = stream.set_nodelay(true);
             let connection = Connection {
                 peer: peer.ip(),
                 tls: self.tls.clone(),
-                header_timeout: self.options.header_timeout.duration(),
-                write_timeout: self.options.write_timeout.duration(),
+                header_timeout: header_timeout.duration(),
+                write_timeout: write_timeout.duration(),
+                orders: orders.subscribe(),
                 handler: handler.clone(),
             };
-            let watcher = graceful.watcher();
-            tokio::spawn(async move {
-                connection.run(stream, watcher).await;
-                drop(permit);
+            let counted = self.metrics.as_ref().map(|metrics| metrics.connect());
+            tracker.spawn(async move {
+                connection.run(stream).await;
+                drop((place, counted, permit));
             });
         }
         drop(self.socket);
-        if tokio::time::timeout(self.options.drain.duration(), graceful.shutdown()).await.is_err() {
-            tracing::warn!(drain = %self.options.drain, "open requests were cut off at the end of the drain time");
+        orders.send_replace(Order::End);
+        tracker.close();
+        if tokio::time::timeout(drain.duration(), tracker.wait()).await.is_err() {
+            tracing::warn!(%drain, "open requests were cut off at the end of the drain time");
         }
     }
+}
+
+/// Room for one more connection. Where there is none, those that have one and ask for nothing give theirs up: else a few
+/// thousand idle clients would be all that is ever served.
+async fn room(permits: &Arc<Semaphore>, orders: &watch::Sender<Order>) -> Option<OwnedSemaphorePermit> {
+    if let Ok(permit) = Arc::clone(permits).try_acquire_owned() {
+        return Some(permit);
+    }
+    orders.send_modify(|order| {
+        *order = match *order {
+            Order::MakeRoom(times) => Order::MakeRoom(times.wrapping_add(1)),
+            _ => Order::MakeRoom(0),
+        };
+    });
+    // Never closed while this listener serves.
+    Arc::clone(permits).acquire_owned().await.ok()
 }
 
 struct Connection<H> {
@@ -179,21 +237,16 @@ struct Connection<H> {
     tls: Option<TlsAcceptor>,
     header_timeout: Duration,
     write_timeout: Duration,
+    orders: watch::Receiver<Order>,
     handler: H,
 }
 
-#[derive(Clone, Copy)]
-enum Protocol {
-    Http1,
-    Http2,
-}
-
 impl<H> Connection<H> {
-    async fn run<F, B>(self, stream: TcpStream, watcher: Watcher)
+    async fn run<F, B>(mut self, stream: TcpStream)
     where
         H: Fn(Request<Incoming>, IpAddr) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
-        B: Body + Send + 'static,
+        B: Body + Unpin + Send + 'static,
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
@@ -201,53 +254,128 @@ impl<H> Connection<H> {
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(self.write_timeout));
         let stream = Box::pin(stream);
-        let Some(tls) = self.tls.clone() else {
-            return self.speak(Protocol::Http1, stream, watcher).await;
-        };
+        // Boxed, so that an idle plain connection, of which there may be thousands, has no room for what TLS needs.
+        match self.tls.take() {
+            None => self.speak_http1(stream).await,
+            Some(tls) => Box::pin(self.speak_tls(tls, stream)).await,
+        }
+    }
+
+    async fn speak_tls<S, F, B>(self, tls: TlsAcceptor, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        H: Fn(Request<Incoming>, IpAddr) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body + Unpin + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let stream = match tokio::time::timeout(HANDSHAKE_MAX, tls.accept(stream)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return tracing::debug!(%error, peer = %self.peer, "TLS handshake failed"),
             Err(_late) => return tracing::debug!(peer = %self.peer, "TLS handshake took too long"),
         };
-        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        let protocol = if is_http2 { Protocol::Http2 } else { Protocol::Http1 };
-        self.speak(protocol, stream, watcher).await;
+        match stream.get_ref().1.alpn_protocol() {
+            Some(b"h2") => Box::pin(self.speak_http2(stream)).await,
+            _ => self.speak_http1(stream).await,
+        }
     }
 
-    async fn speak<S, F, B>(self, protocol: Protocol, stream: S, watcher: Watcher)
+    async fn speak_http1<S, F, B>(self, stream: S)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         H: Fn(Request<Incoming>, IpAddr) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
-        B: Body + Send + 'static,
+        B: Body + Unpin + Send + 'static,
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let (peer, handler) = (self.peer, self.handler);
+        let Self { peer, handler, orders, header_timeout, .. } = self;
+        // Boxed, so that a connection has the room for answering while it answers, and not while it is idle.
         let service = service_fn(move |request| {
-            let answer = handler(request, peer);
+            let answer = Box::pin(handler(request, peer));
             async move { Ok::<_, Infallible>(answer.await) }
         });
-        let stream = TokioIo::new(stream);
-        let ended = match protocol {
-            Protocol::Http1 => {
-                let mut http = http1::Builder::new();
-                http.timer(TokioTimer::new()).header_read_timeout(self.header_timeout);
-                http.max_buf_size(HEAD_MAX).max_headers(HEADERS_MAX);
-                watcher.watch(http.serve_connection(stream, service)).await
-            }
-            Protocol::Http2 => {
-                let mut http = http2::Builder::new(TokioExecutor::new());
-                http.timer(TokioTimer::new()).keep_alive_interval(Some(KEEP_ALIVE));
-                http.max_header_list_size(u32::try_from(HEAD_MAX).unwrap_or(u32::MAX));
-                http.max_concurrent_streams(STREAMS_MAX);
-                watcher.watch(http.serve_connection(stream, service)).await
+        let mut http = http1::Builder::new();
+        // Between requests too: an idle connection ends after as long.
+        http.timer(TokioTimer::new()).header_read_timeout(header_timeout);
+        http.max_buf_size(HEAD_MAX).max_headers(HEADERS_MAX);
+        said(peer, drive(http.serve_connection(TokioIo::new(stream), service), orders, None).await);
+    }
+
+    async fn speak_http2<S, F, B>(self, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        H: Fn(Request<Incoming>, IpAddr) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body + Unpin + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let Self { peer, handler, orders, header_timeout, write_timeout, .. } = self;
+        let activity = Activity::new();
+        let watched = Arc::clone(&activity);
+        let service = service_fn(move |request| {
+            let exchange = watched.begin();
+            let answer = handler(request, peer);
+            async move { Ok::<_, Infallible>(answer.await.map(|body| exchange.with_body(body))) }
+        });
+        let mut http = http2::Builder::new(TokioExecutor::new());
+        http.timer(TokioTimer::new()).keep_alive_interval(Some(KEEP_ALIVE));
+        http.max_header_list_size(u32::try_from(HEAD_MAX).unwrap_or(u32::MAX));
+        http.max_concurrent_streams(STREAMS_MAX);
+        let patience = Patience { activity, idle_max: header_timeout, untaken_max: write_timeout };
+        said(peer, drive(http.serve_connection(TokioIo::new(stream), service), orders, Some(patience)).await);
+    }
+}
+
+/// That a client breaks off is its own affair.
+fn said(peer: IpAddr, ended: hyper::Result<()>) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, %peer, "connection ended");
+    }
+}
+
+/// Drives a connection to its end; to a good one where the listener orders it or the client falls silent.
+async fn drive<C: GracefulConnection>(
+    connection: C,
+    mut orders: watch::Receiver<Order>,
+    patience: Option<Patience>,
+) -> Result<(), C::Error> {
+    let mut connection = std::pin::pin!(connection);
+    let mut serves = true;
+    loop {
+        let silence = async {
+            match &patience {
+                Some(patience) => patience.activity.silence(patience.idle_max, patience.untaken_max).await,
+                None => std::future::pending().await,
             }
         };
-        if let Err(error) = ended {
-            tracing::debug!(%error, %peer, "connection ended");
+        let silence = tokio::select! {
+            biased;
+            ended = connection.as_mut() => return ended,
+            _changed = orders.changed(), if serves => None,
+            silence = silence => Some(silence),
+        };
+        match silence {
+            // Whoever takes nothing of an answer takes no farewell either; and who was told to go has had time to.
+            Some(Silence::Untaken) => return Ok(()),
+            Some(Silence::Idle) if !serves => return Ok(()),
+            Some(Silence::Idle) | None => {}
+        }
+        serves = false;
+        connection.as_mut().graceful_shutdown();
+        if let Some(patience) = &patience {
+            patience.activity.touch();
         }
     }
+}
+
+/// How long the client of a connection may be silent.
+struct Patience {
+    activity: Arc<Activity>,
+    idle_max: Duration,
+    untaken_max: Duration,
 }
 
 fn acceptor(tls: &Tls, http2: bool) -> Result<TlsAcceptor, ListenError> {
@@ -301,6 +429,7 @@ mod tests {
             tls: None,
             http2: false,
             connections_max: 1,
+            connections_per_client_max: None,
             header_timeout: Span::secs(10),
             write_timeout: Span::millis(50),
             drain: Span::secs(1),

@@ -2,9 +2,11 @@
 //!
 //! *server receives, front names, trust decides, delivery obtains, server replies.*
 
+mod activity;
 mod answer;
 mod blobs;
 pub mod body;
+mod clients;
 mod files;
 mod gate;
 pub mod ids;
@@ -46,7 +48,9 @@ pub struct Settings {
     /// Connections at one time.
     #[serde(default = "connections_max")]
     pub connections_max: usize,
-    /// How long a client may take to send a request's head.
+    /// Connections at one time of one client; without it half of `connections_max`.
+    pub connections_per_client_max: Option<usize>,
+    /// How long a client may take to send a request's head, and how long it may ask for nothing.
     #[serde(default = "header_timeout")]
     pub header_timeout: Span,
     /// How long a client may leave what it is sent untouched before its connection is reset.
@@ -78,6 +82,7 @@ impl Settings {
             tls: self.tls.clone(),
             http2: self.http2,
             connections_max: self.connections_max,
+            connections_per_client_max: self.connections_per_client_max,
             header_timeout: self.header_timeout,
             write_timeout: self.write_timeout,
             drain: self.drain,

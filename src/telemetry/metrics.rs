@@ -101,6 +101,8 @@ pub struct Metrics {
     request_seconds: HistogramVec,
     first_byte_seconds: HistogramVec,
     in_flight: IntGauge,
+    connections: IntGauge,
+    connections_refused: IntCounter,
     response_bytes: IntCounterVec,
     refusals: IntCounterVec,
     cache_lookups: IntCounterVec,
@@ -148,6 +150,9 @@ impl Metrics {
                 &["mount", "route"],
             )?,
             in_flight: made.gauge("http_requests_in_flight", "Requests being answered")?,
+            connections: made.gauge("connections", "Connections of clients")?,
+            connections_refused: made
+                .counter("connections_refused_total", "Connections beyond the bound of one client")?,
             response_bytes: made.counters("http_response_bytes_total", "Body bytes sent", &["mount", "source"])?,
             refusals: made.counters("refusals_total", "Requests refused by verification", &["mount", "reason"])?,
             cache_lookups: made.counters("cache_lookups_total", "Looks in the cache", &["mount", "result"])?,
@@ -313,6 +318,16 @@ impl Metrics {
     /// Counts a request as being answered until the guard is dropped.
     pub fn enter(&self) -> InFlight {
         InFlight::new(&self.in_flight)
+    }
+
+    /// Counts a connection until the guard is dropped.
+    pub fn connect(&self) -> InFlight {
+        InFlight::new(&self.connections)
+    }
+
+    /// A client had all the connections that it may have.
+    pub fn connection_refused(&self) {
+        self.connections_refused.inc();
     }
 
     /// A file is being fetched.

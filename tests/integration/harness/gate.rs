@@ -1,7 +1,7 @@
 //! The gate: the shipped binary as a child process, its configuration, and what it leaves behind for an operator.
 
 use std::{
-    fs,
+    env, fs,
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -85,9 +85,14 @@ impl Configuration {
     }
 }
 
+/// The binary under test; `TUFGATE_TEST_BINARY` names another build of it.
+pub fn binary() -> PathBuf {
+    env::var_os("TUFGATE_TEST_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_tufgate").into(), PathBuf::from)
+}
+
 /// `tufgate` with arguments, cut off from the machine's configuration.
 pub fn tufgate(home: &Path) -> Command {
-    let mut command = isolated(Path::new(env!("CARGO_BIN_EXE_tufgate")), home);
+    let mut command = isolated(&binary(), home);
     command.stdin(Stdio::null()).current_dir(home);
     command
 }
@@ -132,6 +137,8 @@ pub struct Gate {
     pub address: SocketAddr,
     /// The admin listener.
     pub admin: SocketAddr,
+    /// Whether the public listener speaks TLS.
+    secure: bool,
 }
 
 #[derive(Debug, Default)]
@@ -156,7 +163,10 @@ impl Gate {
         log.follow(child.stderr.take().unwrap(), true);
         log.follow(child.stdout.take().unwrap(), false);
         match log.await_addresses() {
-            Some((address, admin)) => Ok(Self { child, config: config.to_owned(), log, address, admin }),
+            Some((address, admin)) => {
+                let secure = log.lines.lock().unwrap().0.iter().any(|line| line.contains("listening on https://"));
+                Ok(Self { child, config: config.to_owned(), log, address, admin, secure })
+            }
             None => {
                 let _ = child.kill();
                 let status = child.wait().unwrap();
@@ -198,7 +208,11 @@ impl Gate {
 
     /// The index to give to installers.
     pub fn index_url(&self) -> String {
-        format!("http://{}/simple/", self.address)
+        // Not every installer takes a certificate for a bare address.
+        match self.secure {
+            true => format!("https://localhost:{}/simple/", self.address.port()),
+            false => format!("http://{}/simple/", self.address),
+        }
     }
 
     /// Installs through the gate.
@@ -361,7 +375,7 @@ impl Log {
 fn addresses(lines: &[String]) -> Option<(SocketAddr, SocketAddr)> {
     let (mut public, mut admin) = (None, None);
     for line in lines.iter().filter(|line| line.contains("listening on") || line.contains("admin on")) {
-        let mut pieces = line.split("http://");
+        let mut pieces = line.split("://");
         let mut before = pieces.next().unwrap_or_default().to_lowercase();
         for piece in pieces {
             let end = piece.find(|c: char| !c.is_ascii_digit() && c != '.' && c != ':').unwrap_or(piece.len());

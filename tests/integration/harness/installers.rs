@@ -37,15 +37,20 @@ impl Installer {
 
     /// Installs from the index, and from nowhere else.
     pub fn install(self, index_url: &str, what: &[&str]) -> Run {
-        self.install_with(index_url, what, None)
+        self.install_with(index_url, what, None, None)
+    }
+
+    /// The same over TLS, trusting this certificate alone.
+    pub fn install_trusting(self, certificate: &Path, index_url: &str, what: &[&str]) -> Run {
+        self.install_with(index_url, what, None, Some(certificate))
     }
 
     /// The same without the installer's own retries: for upstream trouble, where they only cost time.
     pub fn install_once(self, index_url: &str, what: &[&str]) -> Run {
-        self.install_with(index_url, what, Some(0))
+        self.install_with(index_url, what, Some(0), None)
     }
 
-    fn install_with(self, index_url: &str, what: &[&str], retries: Option<u32>) -> Run {
+    fn install_with(self, index_url: &str, what: &[&str], retries: Option<u32>, certificate: Option<&Path>) -> Run {
         let python = Python::shared();
         let target = folder::temporary();
         let into = target.path().join("installed");
@@ -56,6 +61,9 @@ impl Installer {
                 pip.args(["--no-input", "--no-color", "--progress-bar", "off", "--no-compile"]);
                 if let Some(retries) = retries {
                     pip.arg("--retries").arg(retries.to_string());
+                }
+                if let Some(certificate) = certificate {
+                    pip.arg("--cert").arg(certificate);
                 }
                 pip
             }
@@ -74,6 +82,9 @@ impl Installer {
                 uv.arg(python.interpreter());
                 if let Some(retries) = retries {
                     uv.env("UV_HTTP_RETRIES", retries.to_string());
+                }
+                if let Some(certificate) = certificate {
+                    uv.env("SSL_CERT_FILE", certificate);
                 }
                 uv
             }
@@ -141,9 +152,11 @@ pub fn isolated(program: &Path, home: &Path) -> Command {
     let mut command = Command::new(program);
     for (name, _) in env::vars_os() {
         let upper = name.to_string_lossy().to_uppercase();
-        let steers =
-            ["PIP_", "UV_", "TUFGATE_", "XDG_", "PYTHON", "VIRTUAL_ENV"].iter().any(|start| upper.starts_with(start));
-        if steers || upper.ends_with("_PROXY") {
+        let steers = ["PIP_", "UV_", "TUFGATE_", "XDG_", "PYTHON", "VIRTUAL_ENV", "SSL_CERT_"]
+            .iter()
+            .any(|start| upper.starts_with(start));
+        // pip lets a bundle of the environment win over the one that it is told to use.
+        if steers || upper.ends_with("_PROXY") || upper.ends_with("_CA_BUNDLE") {
             command.env_remove(name);
         }
     }

@@ -15,6 +15,7 @@ use std::{
 };
 
 use super::{
+    folder::eventually,
     page::{Dialect, Page},
     wheel::{Wheel, sha256},
 };
@@ -47,6 +48,20 @@ impl Fault {
     pub fn status(code: u16) -> Self {
         Self::Answer(code, "Fault", Vec::new(), b"fault".to_vec())
     }
+}
+
+/// How far a connection to the upstream comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reach {
+    /// Up.
+    #[default]
+    Answering,
+    /// Nothing listens: connections are refused by the system.
+    Refusing,
+    /// Connections stand, and nothing ever comes back on them.
+    Swallowing,
+    /// Connections are reset as soon as something comes on them.
+    Resetting,
 }
 
 /// A request as it arrived.
@@ -90,6 +105,8 @@ struct State {
     asked: Vec<Asked>,
     html_only: bool,
     down: bool,
+    reach: Reach,
+    connections: usize,
     closing: bool,
 }
 
@@ -107,12 +124,11 @@ impl Upstream {
         let shared = Arc::new(Shared::default());
         let accepting = Arc::clone(&shared);
         thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                if accepting.state().closing {
-                    return;
-                }
-                let shared = Arc::clone(&accepting);
-                thread::spawn(move || drop(converse(&shared, &stream, address)));
+            let mut listener = Some(listener);
+            while let Some(open) = listener.take() {
+                accept(&accepting, &open, address);
+                drop(open);
+                listener = listen_again(&accepting, address);
             }
         });
         Self { address, shared }
@@ -191,6 +207,24 @@ impl Upstream {
         self.shared.state().down = down;
     }
 
+    /// Changes how far connections come, those that are open already too.
+    pub fn set_reach(&self, reach: Reach) {
+        self.shared.state().reach = reach;
+        self.shared.changed.notify_all();
+        // Wakes who accepts; where nothing listens any more, or not yet, nobody has to be woken.
+        drop(TcpStream::connect(self.address));
+        let listening = || TcpStream::connect(self.address).is_ok() != (reach == Reach::Refusing);
+        eventually("the upstream is as far as it was told to be", Duration::from_secs(10), || {
+            listening().then_some(())
+        });
+        self.shared.state().connections = 0;
+    }
+
+    /// Connections since the reach was changed last, on which something was said.
+    pub fn connections(&self) -> usize {
+        self.shared.state().connections
+    }
+
     /// Every request so far.
     pub fn asked(&self) -> Vec<Asked> {
         self.shared.state().asked.clone()
@@ -246,10 +280,59 @@ pub fn file_path(wheel: &Wheel) -> String {
     format!("/files/{}", wheel.place())
 }
 
+/// Takes connections until none are to be taken any more.
+fn accept(shared: &Arc<Shared>, listener: &TcpListener, address: SocketAddr) {
+    for stream in listener.incoming().flatten() {
+        let reach = {
+            let state = shared.state();
+            if state.closing || state.reach == Reach::Refusing {
+                return;
+            }
+            state.reach
+        };
+        let shared = Arc::clone(shared);
+        thread::spawn(move || {
+            // Who says nothing is no client, but only looks whether somebody listens.
+            if !stream.peek(&mut [0]).is_ok_and(|count| count > 0) {
+                return;
+            }
+            shared.state().connections += 1;
+            match reach {
+                Reach::Swallowing => swallow(&shared, &stream),
+                // Closed with something unread in it, a connection is reset.
+                Reach::Resetting => {}
+                Reach::Answering | Reach::Refusing => drop(converse(&shared, &stream, address)),
+            }
+        });
+    }
+}
+
+/// Waits until somebody is to listen again; nobody is once the upstream is dropped.
+fn listen_again(shared: &Shared, address: SocketAddr) -> Option<TcpListener> {
+    let state = shared.state();
+    let gone = |state: &mut State| !state.closing && state.reach == Reach::Refusing;
+    let state = shared.changed.wait_while(state, gone).unwrap_or_else(PoisonError::into_inner);
+    (!state.closing).then(|| TcpListener::bind(address).unwrap())
+}
+
+/// Keeps a connection open and silent for as long as the upstream swallows.
+fn swallow(shared: &Shared, _open: &TcpStream) {
+    let state = shared.state();
+    let silent = |state: &mut State| !state.closing && state.reach == Reach::Swallowing;
+    drop(shared.changed.wait_while(state, silent));
+}
+
 fn converse(shared: &Shared, stream: &TcpStream, address: SocketAddr) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream);
     while let Some(asked) = read_request(&mut reader)? {
+        let reach = shared.state().reach;
+        if reach == Reach::Swallowing {
+            swallow(shared, stream);
+        }
+        if reach != Reach::Answering {
+            return Ok(());
+        }
         let close = asked.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
         let (answer, fault) = decide(shared, &asked, address);
         let Some(answer) = answer else { return Ok(()) };

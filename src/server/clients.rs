@@ -1,0 +1,97 @@
+//! How many connections each client has, so that none of them takes the places of all others.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// The part of an IPv6 address that is one customer's: whoever has a `/64` has all addresses in it.
+const IPV6_CLIENT: u128 = !(u64::MAX as u128);
+
+/// Connections by client. Holds no more entries than there are connections.
+#[derive(Debug)]
+pub(super) struct Clients {
+    max: usize,
+    connections: Mutex<HashMap<IpAddr, usize>>,
+}
+
+impl Clients {
+    /// At most `max` connections for each client.
+    pub(super) fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self { max: max.max(1), connections: Mutex::default() })
+    }
+
+    /// A place for one more connection, kept until it is dropped; `None` where the client has all that it may have.
+    pub(super) fn enter(self: &Arc<Self>, peer: IpAddr) -> Option<Place> {
+        let client = client_of(peer);
+        let mut connections = self.connections();
+        let count = connections.entry(client).or_default();
+        if *count >= self.max {
+            return None;
+        }
+        *count += 1;
+        Some(Place { client, clients: Arc::clone(self) })
+    }
+
+    fn connections(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One connection of a client.
+#[derive(Debug)]
+pub(super) struct Place {
+    client: IpAddr,
+    clients: Arc<Clients>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut connections = self.clients.connections();
+        if let Some(count) = connections.get_mut(&self.client) {
+            *count -= 1;
+            if *count == 0 {
+                connections.remove(&self.client);
+            }
+        }
+    }
+}
+
+/// Who is behind an address.
+fn client_of(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & IPV6_CLIENT).into(),
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_client_that_has_all_its_connections_takes_nobody_elses_and_gets_one_back_for_each_that_ends() {
+        let clients = Clients::new(2);
+        let mut mine: Vec<_> = (0..2).map(|_| clients.enter(address("192.0.2.1")).unwrap()).collect();
+        assert!(clients.enter(address("192.0.2.1")).is_none());
+        assert!(clients.enter(address("::ffff:192.0.2.1")).is_none(), "the same address in other clothes");
+        let other = clients.enter(address("192.0.2.2")).unwrap();
+        mine.pop();
+        mine.push(clients.enter(address("192.0.2.1")).unwrap());
+        drop((mine, other));
+        assert!(clients.connections().is_empty(), "who is gone is forgotten");
+    }
+
+    #[test]
+    fn all_addresses_of_one_ipv6_network_are_one_client() {
+        let clients = Clients::new(1);
+        let _first = clients.enter(address("2001:db8:1:2::1")).unwrap();
+        assert!(clients.enter(address("2001:db8:1:2:ffff::9")).is_none());
+        assert!(clients.enter(address("2001:db8:1:3::1")).is_some());
+    }
+}
