@@ -8,6 +8,7 @@ pub mod admin;
 pub mod app;
 pub mod approve;
 pub mod base;
+pub mod bucket;
 pub mod cache;
 pub mod cli;
 pub mod config;

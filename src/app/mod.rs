@@ -132,6 +132,13 @@ impl App {
             background.spawn(Arc::clone(repository).run(shutdown.clone()));
         }
         background.spawn(save_now_and_then(Arc::clone(&parts), shutdown.clone()));
+        if let Some(uploads) = parts.uploads() {
+            // What is not in the bucket by then is put there by whoever fetches it next.
+            let shutdown = shutdown.clone();
+            background.spawn(async move {
+                let _all_or_ended = shutdown.run_until_cancelled(uploads).await;
+            });
+        }
         let admin_shutdown = CancellationToken::new();
         let admin = admin.map(|(admin, listener)| {
             let handler = move |request, peer| {

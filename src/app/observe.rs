@@ -83,6 +83,14 @@ impl delivery::Observer for Observers {
         }
     }
 
+    fn second_tier_looked_up(&self, lookup: delivery::TierLookup, bytes: u64) {
+        self.metrics.bucket_lookup(lookup.as_str(), bytes);
+    }
+
+    fn second_tier_put(&self, put: delivery::TierPut, bytes: u64) {
+        self.metrics.bucket_put(put.as_str(), bytes);
+    }
+
     fn verification_failed(&self, mount: &str, reason: &'static str) {
         let repository = self.repository_of.get(mount).map_or(mount, String::as_str);
         self.metrics.verification_failed(repository, reason);

@@ -1,13 +1,18 @@
 //! The parts of a gate below its listeners; commands that ask without serving use the same.
 
-use std::{collections::HashMap, path::Path, sync::Arc};
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use super::observe::Observers;
 use crate::{
     base::{SharedClock, files::FileError},
+    bucket::{self, Bucket},
     cache::{Cache, CacheError, Eviction, QUARANTINES},
     config::{Config, FrontSettings, MountSettings},
-    delivery::{Delivery, Release},
+    delivery::{Delivery, Release, SecondTier, TierLookup, TierPut, Uploads},
     front::{SettingsError, pypi, tree},
     index::{HintSettings, Hints},
     server::{Mount, MountFront, Obtain, PypiMount, TreeMount},
@@ -24,6 +29,8 @@ pub struct Parts {
     client: Client,
     cache: Cache,
     delivery: Delivery,
+    second_tier: Option<Arc<SecondTier>>,
+    uploads: Mutex<Option<Uploads>>,
     repositories: Vec<Arc<Repository>>,
     observers: Arc<Observers>,
 }
@@ -46,6 +53,9 @@ pub enum PartsError {
     /// The folder for hints cannot be used.
     #[error(transparent)]
     Hints(#[from] FileError),
+    /// A bucket cannot be used as it is configured.
+    #[error("{0}.{1}")]
+    Bucket(&'static str, bucket::SettingsError),
     /// A mount's settings do not go together.
     #[error("mount: {0}")]
     Mount(#[from] SettingsError),
@@ -55,12 +65,39 @@ impl PartsError {
     /// Whether the configuration must change before another try can succeed.
     pub fn is_usage(&self) -> bool {
         match self {
-            Self::Upstream(_) | Self::Mount(_) => true,
+            Self::Upstream(_) | Self::Mount(_) | Self::Bucket(..) => true,
             // The anchor is the operator's own: one that is no root, or not signed by itself, was configured.
             Self::Repository(error) => matches!(error, UpdaterError::Setting { .. } | UpdaterError::Tuf { .. }),
             Self::Metrics(_) | Self::Cache(_) | Self::Hints(_) => false,
         }
     }
+}
+
+/// A bucket over the connections of all upstreams. `table` is where its settings stand.
+#[cfg(feature = "s3")]
+fn open_bucket(
+    table: &'static str,
+    settings: &bucket::Settings,
+    config: &Config,
+    observers: &Arc<Observers>,
+) -> Result<Bucket, PartsError> {
+    let environment = Environment::of_process();
+    let transport = Client::object_transport(&config.upstream, &environment, Some(observers.clone()))?;
+    let variables = |name: &str| environment.get(name).map(str::to_owned);
+    let s3 = bucket::S3::new(settings, transport, &variables).map_err(|error| PartsError::Bucket(table, error))?;
+    Ok(Bucket::new(Arc::new(s3), settings))
+}
+
+/// The configuration was checked to have no bucket in such a build.
+#[cfg(not(feature = "s3"))]
+fn open_bucket(
+    table: &'static str,
+    settings: &bucket::Settings,
+    _: &Config,
+    _: &Arc<Observers>,
+) -> Result<Bucket, PartsError> {
+    let why = "this tufgate was built without the feature `s3`".to_owned();
+    Err(PartsError::Bucket(table, settings.check().err().unwrap_or(bucket::SettingsError { key: "url", why })))
 }
 
 /// How a repository's state is opened.
@@ -106,7 +143,24 @@ impl Parts {
         let client = Client::with_observer(&config.upstream, &Environment::of_process(), Some(observers.clone()))?;
         let cache = Cache::open(&config.cache, record, observers.clone())?;
         let source = Arc::new(client.clone());
-        let delivery = Delivery::new(cache.clone(), source, config.delivery.clone(), observers.clone());
+        let (second_tier, uploads) = match &config.cache.bucket {
+            None => (None, None),
+            Some(settings) => {
+                let bucket = open_bucket("cache.bucket", &settings.bucket, config, &observers)?;
+                metrics
+                    .announce_second_tier(&TierLookup::ALL.map(TierLookup::as_str), &TierPut::ALL.map(TierPut::as_str));
+                let suspicious_for = config.delivery.suspicious_for.duration();
+                let (tier, uploads) = SecondTier::new(bucket, settings, suspicious_for, observers.clone());
+                (Some(tier), Some(uploads))
+            }
+        };
+        let delivery = Delivery::with_second_tier(
+            cache.clone(),
+            source,
+            second_tier.clone(),
+            config.delivery.clone(),
+            observers.clone(),
+        );
         let repositories = config
             .repositories
             .iter()
@@ -116,7 +170,8 @@ impl Parts {
                 open(settings, &config.state.dir, client, Arc::clone(&clock), observers.clone())
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self { metrics, clock, client, cache, delivery, repositories, observers })
+        let uploads = Mutex::new(uploads);
+        Ok(Self { metrics, clock, client, cache, delivery, second_tier, uploads, repositories, observers })
     }
 
     /// The mounts of the configuration, in its order.
@@ -198,6 +253,12 @@ impl Parts {
         &self.delivery
     }
 
+    /// What puts files into the bucket behind the cache, to be run beside the gate; once.
+    pub fn uploads(&self) -> Option<impl Future<Output = ()> + Send + 'static> {
+        let uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        Some(uploads.run(self.second_tier.clone()?, self.cache.clone()))
+    }
+
     /// All repositories.
     pub fn repositories(&self) -> &[Arc<Repository>] {
         &self.repositories
@@ -207,6 +268,9 @@ impl Parts {
     pub fn refresh_gauges(&self) {
         let usage = self.cache.usage();
         self.metrics.cache_size(usage.bytes, usage.capacity);
+        if let Some(tier) = &self.second_tier {
+            self.metrics.bucket_up("cache", tier.is_up());
+        }
         for repository in &self.repositories {
             let status = repository.status();
             self.metrics.trusted(&status.name, status.trusted);

@@ -36,7 +36,10 @@ pub use spool::Spool;
 pub use store::{Found, Recheck, Sink, Store, Usage};
 pub use tiered::Tiered;
 
-use crate::base::{ByteSize, Faults, files};
+use crate::{
+    base::{ByteSize, Faults, files},
+    bucket,
+};
 
 /// The keys of `[cache]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -53,6 +56,8 @@ pub struct Settings {
     /// Bytes of files in memory while the disk takes none. Larger ones go to a nameless file in the system's temporary
     /// folder.
     pub spool_max: ByteSize,
+    /// A bucket that replicas share, asked before the upstream.
+    pub bucket: Option<bucket::TierSettings>,
 }
 
 impl Default for Settings {
@@ -63,6 +68,7 @@ impl Default for Settings {
             memory_max: ByteSize::mib(64),
             free_space_min: ByteSize::mib(256),
             spool_max: ByteSize::mib(64),
+            bucket: None,
         }
     }
 }

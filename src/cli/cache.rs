@@ -68,10 +68,14 @@ impl Read {
             None => cache::Usage::default(),
         };
         let size_max = config.cache.size_max.bytes();
+        // The bucket is named and not counted: that would be one request for each thousand of its objects.
+        let bucket = config.cache.bucket.as_ref().map(|tier| tier.bucket.url.as_str());
         if self.json {
-            print_json(&serde_json::json!({ "files": usage.blobs, "bytes": usage.bytes, "size_max": size_max }))?;
+            let (files, bytes) = (usage.blobs, usage.bytes);
+            print_json(&serde_json::json!({ "files": files, "bytes": bytes, "size_max": size_max, "bucket": bucket }))?;
         } else {
             print_line(&format!("{} file(s), {} of {} bytes", usage.blobs, usage.bytes, size_max))?;
+            bucket.map_or(Ok(()), |url| print_line(&format!("bucket {url}, shared and not counted here")))?;
         }
         Ok(Exit::Ok)
     }

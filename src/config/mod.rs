@@ -192,6 +192,7 @@ impl Config {
         place(&mut self.state.dir);
         self.audit.file.iter_mut().for_each(place);
         self.upstream.ca_file.iter_mut().for_each(place);
+        self.cache.bucket.iter_mut().flat_map(|tier| tier.bucket.files()).for_each(place);
         for credential in &mut self.upstream.credentials {
             credential.password_file.iter_mut().chain(&mut credential.token_file).for_each(place);
         }
@@ -233,6 +234,11 @@ impl Config {
                 "state.dir",
                 "must not be cache.dir, nor within it: deleting a cache must never reset trust".to_owned(),
             );
+        }
+        if let Some(tier) = &self.cache.bucket
+            && let Err(error) = tier.check()
+        {
+            return wrong(&format!("cache.bucket.{}", error.key), error.why);
         }
         if let Err(error) = logging::check(&self.log) {
             return wrong("log.level", error.to_string());
@@ -444,7 +450,15 @@ mod tests {
             .flat_map(|line| [line, "\n"])
             .collect();
         let (_folder, path, text) = placed(&uncommented);
-        Config::parse(&path, &text, &Overrides::default()).unwrap();
+        let document: Document = toml::from_str(&text).unwrap();
+        assert!(document.cache.bucket.is_some());
+        let parsed = Config::parse(&path, &text, &Overrides::default());
+        if cfg!(feature = "s3") {
+            parsed.unwrap();
+        } else {
+            let error = parsed.unwrap_err().to_string();
+            assert!(error.contains("cache.bucket.url: this tufgate was built without the feature `s3`"), "{error}");
+        }
     }
 
     #[test]

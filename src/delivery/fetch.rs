@@ -51,6 +51,13 @@ impl Fetch {
         let Ok(_permit) = inner.fetches.acquire().await else {
             return Err(DeliveryError::Ended { target: self.target() });
         };
+        if let Some(tier) = &inner.second_tier {
+            self.attempt += 1;
+            let report = |ingest: &Ingest, written| self.report(ingest, written);
+            if let Some(blob) = tier.fetch(&inner.cache, &self.request.expected, report).await {
+                return Ok(blob);
+            }
+        }
         let begun = Instant::now();
         inner.observer.fetch_started(&self.request.mount);
         let limit = inner.settings.fetch_max.duration();
@@ -58,6 +65,9 @@ impl Fetch {
         let outcome = tokio::time::timeout(limit, self.try_sources()).await.unwrap_or(Err(stalled));
         let result = outcome.as_ref().map(|_| ());
         inner.observer.fetch_finished(&self.request.mount, self.received, begun.elapsed(), result);
+        if let (Ok(_), Some(tier)) = (&outcome, &inner.second_tier) {
+            tier.offer(&self.request.expected);
+        }
         outcome
     }
 

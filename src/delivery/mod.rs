@@ -9,6 +9,7 @@ mod error;
 mod fetch;
 mod flight;
 mod observer;
+mod second_tier;
 mod source;
 mod verdicts;
 
@@ -20,7 +21,8 @@ use std::{sync::Arc, time::Duration};
 pub use early::{EarlyBody, Reauthorise};
 pub use error::DeliveryError;
 use flight::{Flight, Flights, Outcome};
-pub use observer::{Lookup, Observer, Unobserved};
+pub use observer::{Lookup, Observer, TierLookup, TierPut, Unobserved};
+pub use second_tier::{SecondTier, Uploads};
 use serde::Deserialize;
 pub use source::{Source, SourceBody};
 use tokio::{sync::Semaphore, time::Instant};
@@ -173,6 +175,7 @@ pub struct Delivery(Arc<Inner>);
 struct Inner {
     cache: Cache,
     source: Arc<dyn Source>,
+    second_tier: Option<Arc<SecondTier>>,
     settings: Settings,
     flights: Flights,
     verdicts: Verdicts,
@@ -183,9 +186,21 @@ struct Inner {
 impl Delivery {
     /// Joins a cache and a source of files (the upstream client).
     pub fn new(cache: Cache, source: Arc<dyn Source>, settings: Settings, observer: Arc<dyn Observer>) -> Self {
+        Self::with_second_tier(cache, source, None, settings, observer)
+    }
+
+    /// Like [`Delivery::new`], with a bucket that is asked before the source.
+    pub fn with_second_tier(
+        cache: Cache,
+        source: Arc<dyn Source>,
+        second_tier: Option<Arc<SecondTier>>,
+        settings: Settings,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
         let verdicts = Verdicts::new(settings.verdict_ttl.duration(), settings.suspicious_for.duration());
         let fetches = Semaphore::new(settings.fetches_max.clamp(1, Semaphore::MAX_PERMITS));
-        Self(Arc::new(Inner { cache, source, settings, flights: Flights::default(), verdicts, fetches, observer }))
+        let flights = Flights::default();
+        Self(Arc::new(Inner { cache, source, second_tier, settings, flights, verdicts, fetches, observer }))
     }
 
     /// The bytes of an authorised target: from the cache, from a fetch that is under way, or from a new one.

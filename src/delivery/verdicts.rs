@@ -47,18 +47,19 @@ impl Verdicts {
     }
 }
 
+/// Entries that end by themselves after a while; bounded.
 #[derive(Debug)]
-struct Expiring<K, V> {
+pub(super) struct Expiring<K, V> {
     ttl: Duration,
     entries: Mutex<HashMap<K, (Instant, V)>>,
 }
 
 impl<K: Clone + Eq + Hash, V: Clone> Expiring<K, V> {
-    fn new(ttl: Duration) -> Self {
+    pub(super) fn new(ttl: Duration) -> Self {
         Self { ttl, entries: Mutex::default() }
     }
 
-    fn insert(&self, key: K, value: V) {
+    pub(super) fn insert(&self, key: K, value: V) {
         let now = Instant::now();
         let mut entries = self.entries();
         if entries.len() >= VERDICTS_MAX {
@@ -72,7 +73,11 @@ impl<K: Clone + Eq + Hash, V: Clone> Expiring<K, V> {
         entries.insert(key, (now + self.ttl, value));
     }
 
-    fn get(&self, key: &K) -> Option<V> {
+    pub(super) fn remove(&self, key: &K) {
+        self.entries().remove(key);
+    }
+
+    pub(super) fn get(&self, key: &K) -> Option<V> {
         let mut entries = self.entries();
         let (until, value) = entries.get(key)?;
         if *until > Instant::now() {

@@ -127,6 +127,10 @@ pub struct Metrics {
     map_answers: IntCounterVec,
     links_dropped: IntCounterVec,
     audit_write_errors: IntCounter,
+    bucket_lookups: IntCounterVec,
+    bucket_puts: IntCounterVec,
+    bucket_bytes: IntCounterVec,
+    bucket_up: IntGaugeVec,
 }
 
 /// Seconds; from a hit in memory to a slow upstream.
@@ -213,6 +217,18 @@ impl Metrics {
             )?,
             links_dropped: made.counters("index_links_dropped_total", "Links outside the file bases", &["mount"])?,
             audit_write_errors: made.counter("audit_write_errors_total", "Audit records that the disk did not take")?,
+            bucket_lookups: made.counters(
+                "bucket_lookups_total",
+                "Files looked for in the bucket behind the cache",
+                &["result"],
+            )?,
+            bucket_puts: made.counters(
+                "bucket_puts_total",
+                "Files that were to be put into the bucket",
+                &["result"],
+            )?,
+            bucket_bytes: made.counters("bucket_bytes_total", "Bytes of files read and put", &["direction"])?,
+            bucket_up: made.gauges("bucket_up", "1 while the bucket is asked, 0 while it is left alone", &["of"])?,
             registry: registry.clone(),
             process: process_registry()?,
         };
@@ -266,6 +282,31 @@ impl Metrics {
         ] {
             labels.iter().for_each(|label| counters.with_label_values(&[label]).inc_by(0));
         }
+    }
+
+    /// Creates the series of the bucket behind the cache at zero. A gate without one has none.
+    pub fn announce_second_tier(&self, lookups: &[&'static str], puts: &[&'static str]) {
+        lookups.iter().for_each(|label| self.bucket_lookups.with_label_values(&[label]).inc_by(0));
+        puts.iter().for_each(|label| self.bucket_puts.with_label_values(&[label]).inc_by(0));
+        ["read", "put"].iter().for_each(|label| self.bucket_bytes.with_label_values(&[label]).inc_by(0));
+        self.bucket_up("cache", true);
+    }
+
+    /// The bucket behind the cache was asked for a file.
+    pub fn bucket_lookup(&self, result: &'static str, bytes: u64) {
+        self.bucket_lookups.with_label_values(&[result]).inc();
+        self.bucket_bytes.with_label_values(&["read"]).inc_by(bytes);
+    }
+
+    /// A file was to be put into the bucket.
+    pub fn bucket_put(&self, result: &'static str, bytes: u64) {
+        self.bucket_puts.with_label_values(&[result]).inc();
+        self.bucket_bytes.with_label_values(&["put"]).inc_by(bytes);
+    }
+
+    /// Whether a bucket is asked at the moment: that of the cache, or that of the floors.
+    pub fn bucket_up(&self, of: &'static str, up: bool) {
+        self.bucket_up.with_label_values(&[of]).set(i64::from(up));
     }
 
     fn announce_refusals(&self, mount: &str) {

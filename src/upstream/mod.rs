@@ -12,6 +12,8 @@ mod environment;
 mod error;
 mod file;
 mod local;
+#[cfg(feature = "s3")]
+mod objects;
 mod origins;
 mod retry;
 mod settings;
@@ -26,6 +28,8 @@ pub use document::{Document, DocumentRequest};
 pub use environment::Environment;
 pub use error::{ShownUrl, UpstreamError};
 pub use file::{FileBody, FileRequest};
+#[cfg(feature = "s3")]
+pub use objects::ObjectTransport;
 pub use origins::Origins;
 pub use settings::{CredentialSettings, Settings};
 pub use via::{GateChain, InstanceId};

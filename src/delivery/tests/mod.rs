@@ -2,6 +2,7 @@
 
 mod early;
 mod over_http;
+mod second_tier;
 
 use std::{
     collections::{HashMap, VecDeque},
