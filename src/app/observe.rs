@@ -244,6 +244,22 @@ mod tests {
     }
 
     #[test]
+    fn an_upstream_is_up_while_it_answers_whatever_it_says_but_5xx() {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let observers = observers(&metrics);
+        for (outcome, up) in [
+            (Outcome::Status(http::StatusCode::NOT_FOUND), 1),
+            (Outcome::Failed("connect"), 0),
+            (Outcome::Status(http::StatusCode::OK), 1),
+            (Outcome::Status(http::StatusCode::BAD_GATEWAY), 0),
+        ] {
+            upstream::Observer::exchanged(&*observers, "files.example", outcome, Duration::ZERO);
+            let line = format!("tufgate_upstream_up{{upstream=\"files.example\"}} {up}");
+            assert!(metrics.render().unwrap().contains(&line), "{outcome:?}");
+        }
+    }
+
+    #[test]
     fn statuses_of_upstreams_count_by_class() {
         let classes = [100, 200, 304, 404, 503, 999].map(class);
         assert_eq!(classes, ["1xx", "2xx", "3xx", "4xx", "5xx", "5xx"]);

@@ -8,7 +8,7 @@ use std::{
 
 use super::{ApproveError, Progress, candidates::Wanted, wheel};
 use crate::{
-    base::{Algorithm, ByteSize, Digest, Hasher},
+    base::{Algorithm, ByteSize, ChunkDigests, ChunkHasher, Digest, Hasher},
     upstream::{Client, DocumentRequest, FileRequest, Origins, UpstreamError},
 };
 
@@ -27,6 +27,8 @@ pub(super) struct Checked {
     pub(super) length: u64,
     /// Its bytes; a file without a name, gone when dropped.
     pub(super) content: File,
+    /// The digests of its chunks, where they are wanted and it is large enough to have some.
+    pub(super) chunks: Option<ChunkDigests>,
     /// METADATA, where it is a wheel.
     pub(super) metadata: Option<Vec<u8>>,
 }
@@ -42,22 +44,29 @@ pub(super) fn check_size(wanted: &Wanted) -> Result<(), ApproveError> {
     }
 }
 
-/// Downloads a file into `folder` and checks it.
+/// Downloads a file into `folder` and checks it; `chunks` is hashed along, where chunks are wanted.
 pub(super) async fn download(
     client: &Client,
     wanted: &Wanted,
     folder: &Path,
+    chunks: Option<ChunkHasher>,
     progress: &dyn Progress,
 ) -> Result<Checked, ApproveError> {
     let filename = &wanted.file.filename;
     let temporary = |source| ApproveError::Temporary { filename: filename.clone(), source };
     let content = tempfile::tempfile_in(folder).map_err(temporary)?;
-    let mut incoming = Incoming { content, hasher: Hasher::new([Algorithm::Sha256]), length: 0 };
+    let mut incoming = Incoming {
+        content,
+        hasher: Hasher::new([Algorithm::Sha256]),
+        chunks: chunks.clone(),
+        fresh: chunks,
+        length: 0,
+    };
     match wanted.size {
         Some(size) => stream(client, wanted, size, &mut incoming, progress).await?,
         None => whole(client, wanted, &mut incoming, progress).await?,
     }
-    let Incoming { mut content, hasher, length } = incoming;
+    let Incoming { mut content, hasher, chunks, length, .. } = incoming;
     check_digest(wanted, hasher)?;
     let metadata = match filename.ends_with(".whl") {
         true => Some(
@@ -68,12 +77,17 @@ pub(super) async fn download(
     };
     content.seek(SeekFrom::Start(0)).map_err(temporary)?;
     progress.checked(filename);
-    Ok(Checked { length, content, metadata })
+    // Too few of them, or too many: such a file has none.
+    let chunks = chunks.and_then(|chunks| chunks.finish().ok());
+    Ok(Checked { length, content, chunks, metadata })
 }
 
 struct Incoming {
     content: File,
     hasher: Hasher,
+    chunks: Option<ChunkHasher>,
+    /// What `chunks` begins anew with.
+    fresh: Option<ChunkHasher>,
     length: u64,
 }
 
@@ -83,12 +97,16 @@ impl Incoming {
             .write_all(bytes)
             .map_err(|source| ApproveError::Temporary { filename: filename.to_owned(), source })?;
         self.hasher.update(bytes);
+        if let Some(chunks) = &mut self.chunks {
+            chunks.update(bytes);
+        }
         self.length = self.length.saturating_add(bytes.len() as u64);
         Ok(())
     }
 
     fn restart(&mut self, filename: &str) -> Result<(), ApproveError> {
         self.hasher = Hasher::new([Algorithm::Sha256]);
+        self.chunks.clone_from(&self.fresh);
         self.length = 0;
         let emptied = self.content.set_len(0).and_then(|()| self.content.seek(SeekFrom::Start(0)).map(drop));
         emptied.map_err(|source| ApproveError::Temporary { filename: filename.to_owned(), source })

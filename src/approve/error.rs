@@ -2,7 +2,7 @@
 
 use crate::{
     approve::{pip_config::PipConfigError, wheel::WheelError},
-    base::{ByteSize, Digest, Fault, files::FileError},
+    base::{ByteSize, ChunksError, Digest, Fault, files::FileError},
     index::HintError,
     lockfile::LockError,
     repository::RepositoryError,
@@ -32,6 +32,9 @@ pub enum ApproveError {
         /// The first thing that was left out, in brackets.
         hint: String,
     },
+    /// Chunks of that length cannot be signed.
+    #[error("--chunks: {0}")]
+    Chunks(ChunksError),
     /// No index is known.
     #[error(transparent)]
     Pip(#[from] PipConfigError),
@@ -209,6 +212,7 @@ impl ApproveError {
             | Self::Lock(_)
             | Self::Project(_)
             | Self::NothingPinned { .. }
+            | Self::Chunks(_)
             | Self::Pip(_)
             | Self::NoLength { .. } => true,
             Self::Repository(error) => error.is_usage(),

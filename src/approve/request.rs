@@ -15,7 +15,7 @@ use super::{
     stage::Stage,
 };
 use crate::{
-    base::{ByteSize, Fault, SharedClock, files},
+    base::{ByteSize, ChunkHasher, Fault, SharedClock, files},
     index,
     lockfile::{self, Included, Limits, Lock, LockedFile, Pin},
     repository::{Change, Editor, IndexRecord},
@@ -46,6 +46,9 @@ pub struct ApproveRequest {
     pub trust_lock_hash: bool,
     /// Also copy the files into the repository's published targets.
     pub store: bool,
+    /// Also sign digests of chunks of this length, so that a gate can pass a large file on while it is fetched
+    /// (docs/CHUNKS.md). Files that were approved before keep what is signed of them.
+    pub chunks: Option<ByteSize>,
     /// Talks to the index and the file hosts.
     pub client: Client,
     /// Tells the time of the approval.
@@ -123,6 +126,7 @@ impl Missing {
 /// With one, nothing is staged that was not before. `Refused` ones are alarms: bytes or digests are not what was
 /// locked or approved.
 pub async fn approve(request: &ApproveRequest, progress: &dyn Progress) -> Result<ApproveReport, ApproveError> {
+    let chunks = request.chunks.map(ChunkHasher::new).transpose().map_err(ApproveError::Chunks)?;
     let locks = request.locks.iter().map(|path| read_lock(path)).collect::<Result<Vec<_>, _>>()?;
     let pins = pins(&locks)?;
     let mut editor = Editor::open(&request.dir)?;
@@ -134,7 +138,7 @@ pub async fn approve(request: &ApproveRequest, progress: &dyn Progress) -> Resul
     let before = bases.clone();
     bases.cover(new.iter().map(|wanted| &wanted.url), &links(&pages));
     let folder = editor.layout().staged_files();
-    let downloads = fetch(request, new, folder, progress).await?;
+    let downloads = fetch(request, new, folder, chunks, progress).await?;
 
     let mut stage = Stage::new(&mut editor, &bases, request.clock.now(), request.store);
     stage.rebase(&before)?;
@@ -261,6 +265,7 @@ async fn fetch(
     request: &ApproveRequest,
     new: Vec<Wanted>,
     folder: PathBuf,
+    chunks: Option<ChunkHasher>,
     progress: &dyn Progress,
 ) -> Result<Vec<(Wanted, Option<Checked>)>, ApproveError> {
     if request.trust_lock_hash {
@@ -271,9 +276,9 @@ async fn fetch(
     progress.downloading(new.len(), new.iter().filter_map(|wanted| wanted.size).sum());
     let folder = Arc::new(folder);
     let fetch = |wanted: Wanted| {
-        let folder = Arc::clone(&folder);
+        let (folder, chunks) = (Arc::clone(&folder), chunks.clone());
         async move {
-            let checked = download(&request.client, &wanted, &folder, progress).await?;
+            let checked = download(&request.client, &wanted, &folder, chunks, progress).await?;
             Ok((wanted, Some(checked)))
         }
     };

@@ -12,7 +12,10 @@ use crate::{
     base::{Digest, Digests},
     repository::{Editor, StoredContent},
     simple::{ListedFile, ListedMetadata, Listing, ProjectName},
-    tuf::schema::{TargetFile, format_expires},
+    tuf::{
+        Chunks,
+        schema::{TargetFile, format_expires},
+    },
 };
 
 /// The listings of all projects that change, and the editor that they go to.
@@ -104,7 +107,11 @@ impl<'a> Stage<'a> {
         };
         self.approved.push(path.to_string());
         let mut signed = TargetFile::new(length, digests);
-        signed.custom = Some(record.to_custom());
+        let mut custom = record.to_custom();
+        if let Some(chunks) = checked.as_ref().and_then(|checked| checked.chunks.as_ref()) {
+            Chunks::add_to_custom(&mut custom, chunks);
+        }
+        signed.custom = Some(custom);
         let metadata = match checked {
             Some(mut checked) if self.store => {
                 let content = StoredContent::File(&mut checked.content);

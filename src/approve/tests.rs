@@ -12,9 +12,10 @@ use zip::{ZipWriter, write::SimpleFileOptions};
 
 use super::{pip_config::Pip, *};
 use crate::{
-    base::{Digest, Fault, SystemClock},
+    base::{ByteSize, Digest, Fault, SystemClock},
     repository::{self, Editor, InitOptions},
     simple::Listing,
+    tuf::{Chunks, TargetPath},
     upstream::{
         Client, Environment, Settings,
         testserver::{Received, Step, TestServer, head, reply},
@@ -156,6 +157,7 @@ impl World {
             pip: Pip::command(Vec::new()),
             trust_lock_hash: false,
             store: false,
+            chunks: None,
             client: Client::new(&settings, &Environment::new([])).unwrap(),
             clock: SystemClock::shared(),
         }
@@ -407,6 +409,37 @@ async fn a_wheel_that_readers_read_differently_is_refused() {
     let error = world.refused().await;
     assert!(matches!(error, ApproveError::Wheel { .. }));
     assert_eq!(error.fault(), Fault::Refused);
+}
+
+#[tokio::test]
+async fn digests_of_chunks_are_signed_beside_the_record_where_a_file_has_chunks() {
+    let world = World::with_foo().await;
+    let large: Vec<u8> = (0..70_000_u32).map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect();
+    world.index.add("foo", "/files/9a/foo-2.0.tar.gz", &large);
+    world.lock(&[("foo==2.0", &[&large])]);
+    for store in [false, true] {
+        let request = ApproveRequest { chunks: Some(ByteSize::kib(16)), store, ..world.request() };
+        approve(&request, &Silent).await.unwrap();
+        let editor = Editor::open(&world.dir()).unwrap();
+        let path: TargetPath = "foo/foo-2.0.tar.gz".parse().unwrap();
+        let signed = &editor.targets().targets[&path];
+        assert!(Record::of_custom(signed.custom.as_ref()).is_some(), "the record stands beside them");
+        let chunks = Chunks::of_custom(signed.custom.as_ref(), signed.length);
+        let chunks = chunks.signed().unwrap();
+        assert_eq!((chunks.count(), chunks.at(65_536)), (5, Some((4_464, Digest::sha256(&large[65_536..])))));
+        drop(editor);
+        revoke(&world.dir(), "foo==2.0").unwrap();
+    }
+    // A file of one chunk has none.
+    world.lock(&[("foo==1.0", &[b"sdist"])]);
+    approve(&ApproveRequest { chunks: Some(ByteSize::kib(16)), ..world.request() }, &Silent).await.unwrap();
+    let editor = Editor::open(&world.dir()).unwrap();
+    let sdist: TargetPath = "foo/foo-1.0.tar.gz".parse().unwrap();
+    let custom = editor.targets().targets[&sdist].custom.clone();
+    assert_eq!(Chunks::of_custom(custom.as_ref(), 5), Chunks::Unsigned);
+    let error =
+        approve(&ApproveRequest { chunks: Some(ByteSize::kib(1)), ..world.request() }, &Silent).await.unwrap_err();
+    assert!(matches!(error, ApproveError::Chunks(_)) && error.is_usage(), "{error}");
 }
 
 #[tokio::test]

@@ -95,6 +95,11 @@ impl Digest {
         Self { algorithm: Algorithm::Sha256, bytes: Sha256::digest(bytes).as_slice().into() }
     }
 
+    /// As many bytes as the algorithm yields.
+    pub(super) fn from_raw(algorithm: Algorithm, bytes: &[u8]) -> Self {
+        Self { algorithm, bytes: bytes.into() }
+    }
+
     /// The algorithm.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm

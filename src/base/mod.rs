@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows of TUF, of HTTP or of an ecosystem.
 
+pub mod chunks;
 pub mod clock;
 pub mod descriptors;
 pub mod digest;
@@ -11,6 +12,7 @@ pub mod files;
 pub mod jitter;
 pub mod limits;
 
+pub use chunks::{ChunkDigests, ChunkHasher, ChunksError};
 pub use clock::{Clock, SharedClock, SystemClock};
 pub use digest::{Algorithm, Digest, Digests, Hasher, Mismatch};
 pub use fault::Fault;

@@ -129,6 +129,9 @@ pub enum IngestError {
     /// The bytes have another digest than the signed one.
     #[error(transparent)]
     Mismatch(#[from] Mismatch),
+    /// A chunk has another digest than the signed one.
+    #[error("chunk: {0}")]
+    Chunk(Mismatch),
     /// Neither the store nor the spool could hold the bytes.
     #[error(transparent)]
     Io(#[from] CacheError),
@@ -138,7 +141,7 @@ impl IngestError {
     /// `Local` for [`IngestError::Io`], otherwise `Refused`.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::TooLong { .. } | Self::TooShort { .. } | Self::Mismatch(_) => Fault::Refused,
+            Self::TooLong { .. } | Self::TooShort { .. } | Self::Mismatch(_) | Self::Chunk(_) => Fault::Refused,
             Self::Io(error) => error.fault(),
         }
     }

@@ -8,12 +8,12 @@ use tokio::task::JoinHandle;
 use super::{
     blob::{Blob, Expected, READ_CHUNK},
     error::{CacheError, IngestError},
-    growing::Growing,
+    growing::{Growing, SEGMENT},
     observer::Observer,
     spool::Spool,
     store::{Sink, Store},
 };
-use crate::base::{Hasher, Mismatch};
+use crate::base::{Digest, Digests, Hasher, Mismatch};
 
 /// A fill. Dropped before [`Ingest::commit`], it leaves nothing.
 ///
@@ -60,6 +60,15 @@ impl Ingest {
     /// this one is written: hashing and the network go side by side. Returns the number of bytes that
     /// [`Ingest::growing`] now has for sure.
     pub async fn write(&mut self, batch: Vec<Bytes>) -> Result<u64, IngestError> {
+        self.write_if(batch, None).await
+    }
+
+    /// The same, if the batch has this digest; the fill has failed otherwise, and [`Ingest::growing`] never has it.
+    pub async fn write_chunk(&mut self, batch: Vec<Bytes>, expected: Digest) -> Result<u64, IngestError> {
+        self.write_if(batch, Some(expected)).await
+    }
+
+    async fn write_if(&mut self, batch: Vec<Bytes>, expected: Option<Digest>) -> Result<u64, IngestError> {
         let length: u64 = batch.iter().map(|bytes| bytes.len() as u64).sum();
         let written = self.received;
         if length > self.expected.length.saturating_sub(self.received) {
@@ -68,7 +77,8 @@ impl Ingest {
         let mut writer = self.writer().await?;
         self.received += length;
         self.state = State::Busy(tokio::task::spawn_blocking(move || {
-            let done = batch.iter().try_for_each(|bytes| writer.append(bytes));
+            let good = expected.map_or(Ok(()), |expected| check_chunk(&batch, expected));
+            let done = good.and_then(|()| writer.append_all(&batch));
             (writer, done)
         }));
         Ok(written)
@@ -147,9 +157,15 @@ impl Writer {
                 (spool.begin(&expected)?, true)
             }
         };
-        let growing = Growing::new(sink.growing());
         let hasher = expected.digests.hasher();
+        let growing = Growing::new(sink.growing(), hasher.clone(), spool.recent().clone());
         Ok(Self { expected, hasher, written: 0, sink, spooled, growing, store, spool, observer })
+    }
+
+    fn append_all(&mut self, batch: &[Bytes]) -> Result<(), IngestError> {
+        batch.iter().try_for_each(|bytes| self.append(bytes))?;
+        self.growing.wrote(batch, &self.hasher);
+        Ok(())
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), IngestError> {
@@ -157,8 +173,17 @@ impl Writer {
             self.fall_back(error)?;
             self.sink.append(bytes)?;
         }
-        self.hasher.update(bytes);
-        self.written += bytes.len() as u64;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let room = SEGMENT as u64 - self.written % SEGMENT as u64;
+            let (now, later) = rest.split_at(usize::try_from(room).unwrap_or(SEGMENT).min(rest.len()));
+            self.hasher.update(now);
+            self.written += now.len() as u64;
+            if self.written.is_multiple_of(SEGMENT as u64) {
+                self.growing.mark(&self.hasher);
+            }
+            rest = later;
+        }
         Ok(())
     }
 
@@ -212,6 +237,15 @@ impl Writer {
         self.spooled = true;
         Ok(())
     }
+}
+
+/// Checks a batch before a byte of it is written.
+fn check_chunk(batch: &[Bytes], expected: Digest) -> Result<(), IngestError> {
+    let mut hasher = Hasher::new([expected.algorithm()]);
+    batch.iter().for_each(|bytes| hasher.update(bytes));
+    // One digest is a set: only none, or two that differ, would not be.
+    let Some(expected) = Digests::new([expected]) else { return Err(CacheError::Ended("the fill").into()) };
+    hasher.finish_matching(&expected).map_err(IngestError::Chunk)
 }
 
 /// Checks bytes in memory that a store read back.

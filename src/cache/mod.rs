@@ -27,7 +27,7 @@ use std::{
 pub use blob::{Blob, BlobId, Expected, Place};
 pub use disk::{DiskLimits, DiskStore, Inspection};
 pub use error::{CacheError, IngestError, ReadError};
-pub use growing::{Growing, GrowingSource};
+pub use growing::{Filled, Following, Growing, GrowingSource};
 pub use ingest::{Checked, Ingest};
 pub use memory::MemoryStore;
 pub use observer::{Eviction, Observer, QUARANTINES, Unobserved};

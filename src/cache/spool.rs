@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::{
     blob::{Blob, Expected, Stamp},
     error::CacheError,
-    growing::{GrowingSource, lock},
+    growing::{Budget, Filled, GrowingSource, lock},
     ingest::Checked,
     store::Sink,
 };
@@ -25,17 +25,26 @@ pub struct Spool {
     limit: u64,
     used: Arc<Mutex<u64>>,
     scratch: bool,
+    recent: Budget,
 }
+
+/// Bytes of fills in memory for who follows them, all fills together.
+const RECENT_MAX: u64 = 16 << 20;
 
 impl Spool {
     /// At most `limit` bytes in memory at once; larger files go to a nameless file in the system's temporary folder.
     pub fn new(limit: ByteSize) -> Self {
-        Self { limit: limit.bytes(), used: Arc::default(), scratch: true }
+        Self { limit: limit.bytes(), used: Arc::default(), scratch: true, recent: Budget::new(RECENT_MAX) }
     }
 
     /// Like [`Spool::new`], without the temporary folder.
     pub fn memory_only(limit: ByteSize) -> Self {
         Self { scratch: false, ..Self::new(limit) }
+    }
+
+    /// Memory for the newest bytes of fills that are followed, wherever they are filled.
+    pub(super) fn recent(&self) -> &Budget {
+        &self.recent
     }
 
     pub(super) fn begin(&self, expected: &Expected) -> Result<Box<dyn Sink>, CacheError> {
@@ -69,13 +78,13 @@ impl Drop for Permit {
 
 /// A fill in memory.
 pub(super) struct MemorySink {
-    bytes: Arc<Mutex<Vec<u8>>>,
+    bytes: Arc<Mutex<Filled>>,
     permit: Option<Permit>,
 }
 
 impl MemorySink {
     fn new(permit: Option<Permit>) -> Self {
-        Self { bytes: Arc::default(), permit }
+        Self { bytes: Arc::new(Mutex::new(Filled::Partly(Vec::new()))), permit }
     }
 
     /// A fill that nobody counts, for the memory store, whose fills are small.
@@ -86,7 +95,10 @@ impl MemorySink {
 
 impl Sink for MemorySink {
     fn append(&mut self, bytes: &[u8]) -> Result<(), CacheError> {
-        lock(&self.bytes).extend_from_slice(bytes);
+        match &mut *lock(&self.bytes) {
+            Filled::Partly(before) => before.extend_from_slice(bytes),
+            Filled::Wholly(_) => return Err(CacheError::Ended("the fill")),
+        }
         Ok(())
     }
 
@@ -95,8 +107,14 @@ impl Sink for MemorySink {
     }
 
     fn finish(&mut self, proof: &Checked) -> Result<Blob, CacheError> {
-        let held = Held { bytes: std::mem::take(&mut *lock(&self.bytes)), _permit: self.permit.take() };
-        Ok(Blob::in_memory(proof.expected().id(), Bytes::from_owner(held)))
+        let mut filled = lock(&self.bytes);
+        let bytes = match std::mem::replace(&mut *filled, Filled::Partly(Vec::new())) {
+            Filled::Partly(bytes) => Bytes::from_owner(Held { bytes, _permit: self.permit.take() }),
+            Filled::Wholly(bytes) => bytes,
+        };
+        // Whoever follows reads on meanwhile.
+        *filled = Filled::Wholly(bytes.clone());
+        Ok(Blob::in_memory(proof.expected().id(), bytes))
     }
 }
 

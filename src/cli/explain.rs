@@ -17,7 +17,7 @@ use crate::{
     simple::ProjectName,
     telemetry::Record,
     trust::{Authorisation, Evidence, Said, TrustError},
-    tuf::{ChainLink, TargetInfo, TargetPath},
+    tuf::{ChainLink, Chunks, TargetInfo, TargetPath},
     updater::RoleStatus,
     upstream::ShownUrl,
 };
@@ -54,6 +54,8 @@ struct Explanation {
     target: Option<String>,
     length: Option<u64>,
     digests: Vec<String>,
+    /// What is signed of its chunks.
+    chunks: Option<String>,
     chain: Vec<Link>,
     cached: Option<&'static str>,
     sources: Vec<String>,
@@ -249,6 +251,7 @@ fn explanation(config: &Config, mount: &Mount, path: String, judged: Judged) -> 
         target: None,
         length: None,
         digests: Vec::new(),
+        chunks: None,
         chain: Vec::new(),
         cached: None,
         sources: Vec::new(),
@@ -271,6 +274,7 @@ fn explanation(config: &Config, mount: &Mount, path: String, judged: Judged) -> 
             explanation.target = Some(info.path.to_string());
             explanation.length = Some(info.length);
             explanation.digests = info.digests.iter().map(ToString::to_string).collect();
+            explanation.chunks = chunks(&info.chunks);
             explanation.chain = signed.chain().into_iter().map(link).collect();
             explanation.cached = Some(cached(config, info));
             explanation.sources = sources.iter().map(|url| ShownUrl::from(url).to_string()).collect();
@@ -315,6 +319,14 @@ fn asked(repository: &str, role: &RoleStatus) -> Link {
     }
 }
 
+fn chunks(chunks: &Chunks) -> Option<String> {
+    match chunks {
+        Chunks::Unsigned => None,
+        Chunks::Signed(digests) => Some(format!("{} of {}", digests.count(), ByteSize(digests.chunk_length()))),
+        Chunks::Unusable(why) => Some(format!("not usable: {why}")),
+    }
+}
+
 /// Looks at the cache of a gate that may be running, without touching it.
 fn cached(config: &Config, info: &TargetInfo) -> &'static str {
     let Ok(inspection) = Inspection::open(&config.cache.dir) else { return "no" };
@@ -334,6 +346,9 @@ fn print_explanation(explanation: &Explanation) -> Result<(), Failure> {
     }
     for digest in &explanation.digests {
         print_line(&format!("  {digest}"))?;
+    }
+    if let Some(chunks) = &explanation.chunks {
+        print_line(&format!("  chunks: {chunks}"))?;
     }
     explanation.chain.iter().try_for_each(|link| print_role("signed by", link))?;
     explanation.asked.iter().try_for_each(|link| print_role("asked", link))?;

@@ -196,6 +196,7 @@ impl Quickstart {
             pip: Pip::from_environment(),
             trust_lock_hash: false,
             store: false,
+            chunks: None,
             client: Client::new(&settings, &Environment::of_process()).map_err(ApproveError::Upstream)?,
             clock: SystemClock::shared(),
         };

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Exit, Failure, block_on, print_json, print_line, serve::stop_on_signals};
 use crate::{
     approve::{self, ApproveError, ApproveReport, ApproveRequest, Progress, pip_config::Pip},
-    base::{Span, SystemClock},
+    base::{ByteSize, Span, SystemClock},
     repository::{
         self, Change, InitOptions, Lifetimes, Publication, RepositoryError, RepositoryStatus, publish::PublishedRole,
     },
@@ -78,6 +78,10 @@ struct Approve {
     /// Also copy the files into the published targets
     #[arg(long)]
     store: bool,
+    /// Also sign digests of chunks of this length (16KiB to 1MiB; 256KiB suits most), so that a gate passes a large file on
+    /// while it is still being fetched
+    #[arg(long, value_name = "SIZE", conflicts_with = "trust_lock_hash")]
+    chunks: Option<ByteSize>,
     /// PEM file of certificate authorities that are trusted besides the system's
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
@@ -184,6 +188,7 @@ impl Approve {
             pip: Pip::from_environment(),
             trust_lock_hash: self.trust_lock_hash,
             store: self.store,
+            chunks: self.chunks,
             client,
             clock: SystemClock::shared(),
         };

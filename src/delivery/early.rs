@@ -12,16 +12,19 @@ use super::{
     error::DeliveryError,
     flight::{Flight, Progress},
 };
-use crate::base::Hasher;
+use crate::cache::Following;
 
 /// Asks trust once more whether the target may be served; an error says why not.
 pub type Reauthorise = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
-/// Bytes handed out at once.
-const CHUNK: usize = 128 << 10;
+/// Bytes handed out at once, at most.
+const CHUNK: usize = 256 << 10;
 
 /// The whole target, from its first byte, while it is still being fetched. The last bytes are held back until length
 /// and digests match and trust has been asked again (design.md, "Release policy").
+///
+/// What it hands out is what was hashed, see [`Growing`](crate::cache::Growing): so what the whole is verified by says
+/// of every byte that left before whether it was a signed one.
 ///
 /// An error means that the connection must be reset: the body must never end as if it were complete. The error stays.
 pub struct EarlyBody {
@@ -29,17 +32,23 @@ pub struct EarlyBody {
     attempt: u64,
     sent: u64,
     held_back: u64,
-    /// What was handed out is hashed again here: what came from upstream and what lies in the growing file may differ.
-    hasher: Option<Box<Hasher>>,
+    /// Keeps what comes in memory for all who follow.
+    following: Following,
     reauthorise: Option<Reauthorise>,
     failed: Option<DeliveryError>,
 }
 
 impl EarlyBody {
-    pub(super) fn new(flight: Arc<Flight>, attempt: u64, held_back: u64, reauthorise: Option<Reauthorise>) -> Self {
+    pub(super) fn new(flight: Arc<Flight>, begun: Progress, held_back: u64, reauthorise: Option<Reauthorise>) -> Self {
         flight.release_early();
-        let hasher = Some(Box::new(flight.expected.digests.hasher()));
-        Self { flight, attempt, sent: 0, held_back, hasher, reauthorise, failed: None }
+        let Progress { attempt, growing, .. } = begun;
+        Self { flight, attempt, sent: 0, held_back, following: growing.follow(), reauthorise, failed: None }
+    }
+
+    /// Whether each byte that leaves is verified, by signed digests of chunks, and only its end is held back: then the
+    /// beginning of a body that breaks off is as good as that of the whole.
+    pub fn is_verified(&self) -> bool {
+        self.flight.is_chunked()
     }
 
     /// The signed length in bytes: what `Content-Length` says.
@@ -80,11 +89,11 @@ impl EarlyBody {
         if bytes.is_empty() {
             return Err(self.unreadable("it is shorter than what was written"));
         }
-        self.count(&bytes);
+        self.sent += bytes.len() as u64;
         Ok(Some(bytes))
     }
 
-    /// The held-back end: the whole is verified, trust is asked again, and what was handed out is what was verified.
+    /// The held-back end: the whole is verified, and trust is asked again.
     async fn tail(&mut self) -> Result<Bytes, DeliveryError> {
         let blob = self.flight.outcome().await?;
         if let Some(reauthorise) = &self.reauthorise {
@@ -97,22 +106,18 @@ impl EarlyBody {
             let bytes = blob.read(offset, CHUNK).await.map_err(|error| self.unreadable(&error.to_string()))?;
             tail.extend_from_slice(&bytes);
         }
-        let tail = Bytes::from(tail);
-        self.count(&tail);
-        let hasher = self.hasher.take().unwrap_or_default();
-        if hasher.finish_matching(&self.flight.expected.digests).is_err() {
-            return Err(self.unreadable("it changed while it was written"));
-        }
-        Ok(tail)
+        self.sent += tail.len() as u64;
+        Ok(tail.into())
     }
 
     /// Waits until bytes behind `offset` are written by the attempt that this body was begun with, or the fetch fails.
-    async fn more_than(&self, offset: u64) -> Result<Progress, DeliveryError> {
+    async fn more_than(&mut self, offset: u64) -> Result<Progress, DeliveryError> {
         if let Some(Err(error)) = self.flight.outcome_now() {
             return Err(error);
         }
-        let attempt = self.attempt;
-        let progressed = self.flight.progressed(|now| now.attempt != attempt || now.written > offset);
+        let attempt = (!self.is_verified()).then_some(self.attempt);
+        let other = move |now: &Progress| attempt.is_some_and(|attempt| attempt != now.attempt);
+        let progressed = self.flight.progressed(|now| other(now) || now.written > offset);
         let progress = tokio::select! {
             progress = progressed => progress,
             outcome = self.failure() => return Err(outcome),
@@ -121,8 +126,12 @@ impl EarlyBody {
         let Some(progress) = progress.or_else(|| self.flight.progress()) else {
             return Err(self.unreadable("nothing of it was written"));
         };
-        if progress.attempt != attempt {
+        if other(&progress) {
             return Err(DeliveryError::BeganAnew { target: Arc::clone(&self.flight.target) });
+        }
+        if progress.attempt != self.attempt {
+            // What was verified chunk by chunk is the same in every attempt.
+            (self.attempt, self.following) = (progress.attempt, progress.growing.follow());
         }
         if progress.written <= offset {
             // The fetch ended well between two reports: then all of it is written, whatever was reported last.
@@ -138,13 +147,6 @@ impl EarlyBody {
             Err(error) => error,
             Ok(_) => std::future::pending().await,
         }
-    }
-
-    fn count(&mut self, bytes: &Bytes) {
-        if let Some(hasher) = &mut self.hasher {
-            hasher.update(bytes);
-        }
-        self.sent += bytes.len() as u64;
     }
 
     fn unreadable(&self, why: &str) -> DeliveryError {

@@ -39,6 +39,20 @@ pub enum DeliveryError {
         /// What the bytes have.
         actual: Digest,
     },
+    /// A chunk of the upstream's file has another digest than the signed one.
+    #[error("{} has sha256:{} before byte {end} where {} is signed", Shown::target(.target), .actual.shown(), .expected.shown())]
+    Chunk {
+        /// The target.
+        target: Arc<str>,
+        /// Where it came from.
+        source_url: ShownUrl,
+        /// The byte behind the chunk.
+        end: u64,
+        /// The signed digest.
+        expected: Digest,
+        /// What the bytes have.
+        actual: Digest,
+    },
     /// A gate further up the chain refused.
     #[error("{}: {error}", Shown::target(.target))]
     RefusedUpstream {
@@ -131,9 +145,11 @@ impl DeliveryError {
     /// Whose fault it is.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Length { .. } | Self::Hash { .. } | Self::RefusedUpstream { .. } | Self::Revoked { .. } => {
-                Fault::Refused
-            }
+            Self::Length { .. }
+            | Self::Hash { .. }
+            | Self::Chunk { .. }
+            | Self::RefusedUpstream { .. }
+            | Self::Revoked { .. } => Fault::Refused,
             Self::Absent { .. }
             | Self::Upstream { .. }
             | Self::Stalled { .. }
@@ -148,6 +164,7 @@ impl DeliveryError {
         match self {
             Self::Length { .. } => "length",
             Self::Hash { .. } => "hash",
+            Self::Chunk { .. } => "chunk",
             Self::RefusedUpstream { .. } => "refused_upstream",
             Self::Revoked { .. } => "revoked",
             Self::Absent { .. } => "absent_upstream",
@@ -195,6 +212,10 @@ impl DeliveryError {
             IngestError::TooShort { expected, actual } => Self::Length { target, source_url, expected, actual },
             IngestError::Mismatch(mismatch) => {
                 Self::Hash { target, source_url, expected: mismatch.expected, actual: mismatch.actual }
+            }
+            IngestError::Chunk(mismatch) => {
+                let (expected, actual) = (mismatch.expected, mismatch.actual);
+                Self::Chunk { target, source_url, end: received, expected, actual }
             }
             IngestError::Io(error) => Self::Cache { target, error: Arc::new(error) },
         }

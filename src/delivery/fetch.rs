@@ -1,4 +1,5 @@
-//! The fetch itself: sources in order, resumed where they break off, cut at the signed length, verified at the end.
+//! The fetch itself: sources in order, resumed where they break off, cut at the signed length, verified at the end, and
+//! chunk by chunk where their digests are signed.
 
 use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
@@ -9,18 +10,24 @@ use url::Url;
 
 use super::{
     Inner, Request,
+    admission::Party,
     error::DeliveryError,
+    fill::{Fill, length_of},
     flight::{Outcome, Progress},
     source::SourceBody,
 };
 use crate::{
     base::Fault,
-    cache::{Found, Ingest},
+    cache::{Found, Ingest, IngestError},
     upstream::{FileRequest, UpstreamError},
 };
 
 /// Bytes that are hashed and written in one go where the network is that fast.
 const BATCH: usize = 256 << 10;
+/// Those who follow a fetch are woken when so many bytes have come since the last time …
+const REPORT_BYTES: u64 = 256 << 10;
+/// … or when this time is over: a hundred of them must not be woken for each packet.
+const REPORT_EVERY: Duration = Duration::from_millis(25);
 
 /// What a body yields next.
 type Chunk = Result<Option<Bytes>, UpstreamError>;
@@ -30,6 +37,8 @@ pub(super) struct Fetch {
     inner: Arc<Inner>,
     request: Request,
     progress: watch::Sender<Option<Progress>>,
+    /// When those who follow were woken last.
+    reported: Instant,
     attempt: u64,
     received: u64,
 }
@@ -39,7 +48,7 @@ struct BrokenOff(UpstreamError);
 
 impl Fetch {
     pub(super) fn new(inner: Arc<Inner>, request: Request, progress: watch::Sender<Option<Progress>>) -> Self {
-        Self { inner, request, progress, attempt: 0, received: 0 }
+        Self { inner, request, progress, reported: Instant::now(), attempt: 0, received: 0 }
     }
 
     pub(super) async fn run(mut self) -> Outcome {
@@ -48,13 +57,12 @@ impl Fetch {
             return Ok(blob);
         }
         let inner = Arc::clone(&self.inner);
-        let Ok(_permit) = inner.fetches.acquire().await else {
-            return Err(DeliveryError::Ended { target: self.target() });
-        };
+        let _permit = inner.admission.admit(Party::of(&self.request)).await;
         if let Some(tier) = &inner.second_tier {
             self.attempt += 1;
-            let report = |ingest: &Ingest, written| self.report(ingest, written);
-            if let Some(blob) = tier.fetch(&inner.cache, &self.request.expected, report).await {
+            let (expected, chunks) = (self.request.expected.clone(), self.request.chunks.clone());
+            let report = |ingest: &Ingest, written| self.report_if_due(ingest, written);
+            if let Some(blob) = tier.fetch(&inner.cache, &expected, chunks.as_deref(), report).await {
                 return Ok(blob);
             }
         }
@@ -72,12 +80,16 @@ impl Fetch {
     }
 
     async fn try_sources(&mut self) -> Outcome {
-        let mut worst = None;
+        let (mut worst, mut kept) = (None, None);
         for source in self.request.sources.clone() {
             if let Some(refusal) = self.inner.verdicts.refusal(&self.request.expected, &source) {
                 return Err(refusal);
             }
-            let error = match self.try_source(&source).await {
+            let fill = match kept.take() {
+                Some(fill) => fill,
+                None => Fill::new(self.begin(&source).await?),
+            };
+            let error = match self.try_source(&source, fill, &mut kept).await {
                 Ok(blob) => return Ok(blob),
                 Err(error) => error,
             };
@@ -103,37 +115,61 @@ impl Fetch {
         self.inner.verdicts.refuse(&self.request.expected, source, error.clone());
     }
 
-    async fn try_source(&mut self, source: &Url) -> Outcome {
-        let mut ingest = self.begin(source).await?;
+    /// Goes on behind what the fill has. Where chunks are signed, what of it is verified is `kept` for another source:
+    /// that is good whatever happens to where it came from.
+    async fn try_source(&mut self, source: &Url, mut fill: Fill, kept: &mut Option<Fill>) -> Outcome {
+        match self.read_to_the_end(source, &mut fill).await {
+            Ok(()) => self.commit(source, fill).await,
+            Err(error) => {
+                if self.request.chunks.is_some() {
+                    fill.forget_pending();
+                    *kept = Some(fill);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Resumes where the upstream breaks off.
+    async fn read_to_the_end(&mut self, source: &Url, fill: &mut Fill) -> Result<(), DeliveryError> {
         let mut etag: Option<String> = None;
         let mut breaks = 0;
+        // A range that the upstream answers wrongly: the whole, then.
+        let mut whole = false;
         loop {
-            let from = ingest.received();
+            let from = if whole { 0 } else { fill.position() };
             let broken = match self.open(source, from, etag.as_deref()).await? {
                 Ok(mut body) => {
-                    if body.starts_at() != from {
-                        ingest = self.begin(source).await?;
-                    }
+                    let skip = match body.starts_at() == fill.position() {
+                        true => 0,
+                        false => self.begin_anew(source, fill).await?,
+                    };
                     etag = body.etag().map(str::to_owned).or(etag);
-                    match self.pump(source, body.as_mut(), &mut ingest).await? {
-                        None => return self.commit(source, ingest).await,
+                    match self.pump(source, body.as_mut(), fill, skip).await? {
+                        None => return Ok(()),
                         Some(broken) => broken,
                     }
                 }
-                // A range that the upstream answers wrongly: the whole, then.
-                Err(BrokenOff(error @ UpstreamError::Range { .. })) => {
-                    ingest = self.begin(source).await?;
-                    BrokenOff(error)
-                }
                 Err(broken) => broken,
             };
+            whole = matches!(broken.0, UpstreamError::Range { .. });
             breaks += 1;
             if breaks > self.inner.settings.resumes_max {
                 return Err(DeliveryError::of_upstream(&self.request.target, broken.0));
             }
-            tracing::debug!(target = %self.request.target, at = ingest.received(), error = %broken.0, "resuming");
+            tracing::debug!(target = %self.request.target, at = fill.position(), error = %broken.0, "resuming");
             tokio::time::sleep(pause(breaks)).await;
         }
+    }
+
+    /// For a body that begins at the first byte though a rest was asked for: how much of it is to be passed over. That
+    /// is what is verified already; without chunks nothing is, and bytes of two transfers do not belong together.
+    async fn begin_anew(&mut self, source: &Url, fill: &mut Fill) -> Result<u64, DeliveryError> {
+        fill.forget_pending();
+        if self.request.chunks.is_none() {
+            fill.ingest = self.begin(source).await?;
+        }
+        Ok(fill.ingest.received())
     }
 
     /// A new fill, and with it a new attempt from the first byte.
@@ -170,29 +206,29 @@ impl Fetch {
         }
     }
 
-    /// Moves bytes from a body to the fill. `None` at a clean end.
+    /// Moves bytes from a body to the fill, but for the first `skip`. `None` at a clean end.
     async fn pump(
         &mut self,
         source: &Url,
         body: &mut dyn SourceBody,
-        ingest: &mut Ingest,
+        fill: &mut Fill,
+        mut skip: u64,
     ) -> Result<Option<BrokenOff>, DeliveryError> {
         loop {
-            let first = self.next(source, body, ingest).await?;
-            let (batch, end) = gather(first, body);
-            let length: u64 = batch.iter().map(|bytes| bytes.len() as u64).sum();
-            self.received += length;
-            if length > 0 {
-                let after = ingest.received().saturating_add(length);
-                let written = ingest.write(batch).await.map_err(|error| self.failed(source, after, error))?;
-                self.report(ingest, written);
+            let first = self.next(source, body, &mut fill.ingest).await?;
+            let (mut batch, end) = gather(first, body);
+            self.received += length_of(&batch);
+            pass_over(&mut batch, &mut skip);
+            if !batch.is_empty() {
+                self.add(source, fill, batch).await?;
             }
             match end {
                 ControlFlow::Continue(()) => {}
                 ControlFlow::Break(Ok(())) => return Ok(None),
                 ControlFlow::Break(Err(error)) if error.is_transient() => {
-                    let written = ingest.flush().await.map_err(|error| self.failed(source, 0, error))?;
-                    self.report(ingest, written);
+                    let written = fill.ingest.flush().await;
+                    let written = written.map_err(|error| self.failed(source, fill.ingest.received(), error))?;
+                    self.report(&fill.ingest, written);
                     return Ok(Some(BrokenOff(error)));
                 }
                 ControlFlow::Break(Err(error)) => {
@@ -202,9 +238,29 @@ impl Fetch {
         }
     }
 
+    /// Adds a batch to the fill, if that is not beyond the signed length.
+    async fn add(&mut self, source: &Url, fill: &mut Fill, batch: Vec<Bytes>) -> Result<(), DeliveryError> {
+        let after = fill.position().saturating_add(length_of(&batch));
+        if after > self.request.expected.length {
+            return Err(self.wrong_length(source, after));
+        }
+        let written = fill.write(batch, self.request.chunks.as_deref()).await;
+        let written = written.map_err(|error| self.failed(source, fill.ingest.received(), error))?;
+        if let Some(written) = written {
+            self.report_if_due(&fill.ingest, written);
+        }
+        Ok(())
+    }
+
     /// Waits for bytes; while none come, what was given to the disk gets there and is reported.
-    async fn next(&self, source: &Url, body: &mut dyn SourceBody, ingest: &mut Ingest) -> Result<Chunk, DeliveryError> {
-        let chunk = self.guarded(body.chunk());
+    async fn next(
+        &mut self,
+        source: &Url,
+        body: &mut dyn SourceBody,
+        ingest: &mut Ingest,
+    ) -> Result<Chunk, DeliveryError> {
+        let (after, target) = (self.inner.settings.stall_max.duration(), self.target());
+        let chunk = guarded(after, target, body.chunk());
         tokio::pin!(chunk);
         let flushed = tokio::select! {
             biased;
@@ -212,31 +268,57 @@ impl Fetch {
             flushed = ingest.flush() => flushed,
         };
         let written = flushed.map_err(|error| self.failed(source, ingest.received(), error))?;
-        self.report(ingest, written);
+        if self.is_unreported(written) {
+            tokio::select! {
+                biased;
+                chunk = &mut chunk => {
+                    self.report_if_due(ingest, written);
+                    return chunk;
+                }
+                () = tokio::time::sleep_until(self.reported + REPORT_EVERY) => self.report(ingest, written),
+            }
+        }
         chunk.await
     }
 
-    async fn commit(&mut self, source: &Url, mut ingest: Ingest) -> Outcome {
-        let received = ingest.received();
-        if received == self.request.expected.length {
-            let written = ingest.flush().await.map_err(|error| self.failed(source, received, error))?;
-            self.report(&ingest, written);
+    async fn commit(&mut self, source: &Url, mut fill: Fill) -> Outcome {
+        let position = fill.position();
+        if position != self.request.expected.length {
+            return Err(self.wrong_length(source, position));
         }
-        ingest.commit().await.map_err(|error| self.failed(source, received, error))
+        let written = fill.ingest.flush().await.map_err(|error| self.failed(source, position, error))?;
+        self.report(&fill.ingest, written);
+        fill.ingest.commit().await.map_err(|error| self.failed(source, position, error))
     }
 
     /// A source that gives neither bytes nor an error ends all the same.
     async fn guarded<T>(&self, step: impl Future<Output = T>) -> Result<T, DeliveryError> {
-        let after = self.inner.settings.stall_max.duration();
-        tokio::time::timeout(after, step).await.map_err(|_| DeliveryError::Stalled { target: self.target(), after })
+        guarded(self.inner.settings.stall_max.duration(), self.target(), step).await
     }
 
-    fn report(&self, ingest: &Ingest, written: u64) {
+    fn report_if_due(&mut self, ingest: &Ingest, written: u64) {
+        let first = written > 0 && self.last_reported() == 0;
+        let much = written.saturating_sub(self.last_reported()) >= REPORT_BYTES;
+        if first || much || (self.is_unreported(written) && self.reported.elapsed() >= REPORT_EVERY) {
+            self.report(ingest, written);
+        }
+    }
+
+    fn report(&mut self, ingest: &Ingest, written: u64) {
+        self.reported = Instant::now();
         let progress = Progress { attempt: self.attempt, written, growing: ingest.growing() };
         self.progress.send_replace(Some(progress));
     }
 
-    fn failed(&self, source: &Url, received: u64, error: crate::cache::IngestError) -> DeliveryError {
+    fn is_unreported(&self, written: u64) -> bool {
+        written > self.last_reported()
+    }
+
+    fn last_reported(&self) -> u64 {
+        self.progress.borrow().as_ref().map_or(0, |progress| progress.written)
+    }
+
+    fn failed(&self, source: &Url, received: u64, error: IngestError) -> DeliveryError {
         DeliveryError::of_ingest(&self.request.target, source.into(), received, error)
     }
 
@@ -248,6 +330,10 @@ impl Fetch {
     fn target(&self) -> Arc<str> {
         Arc::clone(&self.request.target)
     }
+}
+
+async fn guarded<T>(after: Duration, target: Arc<str>, step: impl Future<Output = T>) -> Result<T, DeliveryError> {
+    tokio::time::timeout(after, step).await.map_err(|_| DeliveryError::Stalled { target, after })
 }
 
 /// What is there already beside `next`, up to one batch, and how the body goes on.
@@ -271,6 +357,15 @@ fn gather(mut next: Chunk, body: &mut dyn SourceBody) -> (Vec<Bytes>, ControlFlo
             None => return (batch, ControlFlow::Continue(())),
         }
     }
+}
+
+/// Drops the first `skip` bytes, as far as they are here, and empty pieces.
+fn pass_over(batch: &mut Vec<Bytes>, skip: &mut u64) {
+    for bytes in batch.iter_mut() {
+        let passed = bytes.split_to(usize::try_from(*skip).unwrap_or(usize::MAX).min(bytes.len()));
+        *skip -= passed.len() as u64;
+    }
+    batch.retain(|bytes| !bytes.is_empty());
 }
 
 /// 100 ms, 200 ms, … at most 3.2 s.

@@ -12,12 +12,15 @@ use std::{
     },
 };
 
-use tokio::sync::{Notify, watch};
+use tokio::{
+    spawn,
+    sync::{Notify, watch},
+};
 use url::Url;
 
-use super::{Inner, Request, error::DeliveryError, fetch::Fetch};
+use super::{Request, error::DeliveryError, verdicts::Verdicts};
 use crate::{
-    base::Fault,
+    base::{ChunkDigests, Fault},
     cache::{Blob, Expected, Growing},
     upstream::{GateChain, Origins},
 };
@@ -46,6 +49,8 @@ struct Route {
     sources: Vec<Url>,
     allowed: Origins,
     passed: GateChain,
+    /// Who knows the chunks is given them one by one: that is another fetch.
+    chunks: Option<Arc<ChunkDigests>>,
 }
 
 /// A fetch as those see it who wait for it.
@@ -92,6 +97,11 @@ impl Flight {
         self.released_early.store(true, Ordering::Release);
     }
 
+    /// Whether what is reported is verified, chunk by chunk.
+    pub(super) fn is_chunked(&self) -> bool {
+        self.route.chunks.is_some()
+    }
+
     fn has_failed(&self) -> bool {
         matches!(self.outcome_now(), Some(Err(_)))
     }
@@ -106,32 +116,52 @@ impl Flight {
 }
 
 /// All fetches under way. Those that survive keep themselves alive; the others are kept by who waits for them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Flights {
     books: Mutex<HashMap<Expected, Vec<Weak<Flight>>>>,
     landed: Notify,
+    verdicts: Arc<Verdicts>,
 }
 
 impl Flights {
-    /// Like [`Flights::join`]; waits while there is no room for another flight for the same bytes.
-    pub(super) async fn board(inner: &Arc<Inner>, request: &Request) -> (Arc<Flight>, bool) {
+    /// None yet. What must not be released early for a while is written down in `verdicts`.
+    pub(super) fn new(verdicts: Arc<Verdicts>) -> Self {
+        Self { books: Mutex::default(), landed: Notify::new(), verdicts }
+    }
+
+    /// The flight for these bytes from these sources and whether it was under way already; otherwise `take_off` makes
+    /// its fetch, which runs as a task of its own. Waits while there is no room for another flight for the same bytes.
+    pub(super) async fn board<F>(
+        self: &Arc<Self>,
+        request: &Request,
+        mut take_off: impl FnMut(watch::Sender<Option<Progress>>) -> F,
+    ) -> (Arc<Flight>, bool)
+    where
+        F: Future<Output = Outcome> + Send + 'static,
+    {
         loop {
-            let landed = inner.flights.landed.notified();
+            let landed = self.landed.notified();
             tokio::pin!(landed);
             // Before the books are looked into: a landing in between must not be missed.
             landed.as_mut().enable();
-            if let Some(boarded) = Self::join(inner, request) {
+            if let Some(boarded) = self.join(request, &mut take_off) {
                 return boarded;
             }
             landed.await;
         }
     }
 
-    /// The flight for these bytes from these sources and whether it was under way already; otherwise it takes off, as
-    /// a task of its own. `None` where as many as may be are under way for these bytes, all from other sources.
-    fn join(inner: &Arc<Inner>, request: &Request) -> Option<(Arc<Flight>, bool)> {
+    /// `None` where as many as may be are under way for these bytes, all from other sources.
+    fn join<F>(
+        self: &Arc<Self>,
+        request: &Request,
+        take_off: &mut impl FnMut(watch::Sender<Option<Progress>>) -> F,
+    ) -> Option<(Arc<Flight>, bool)>
+    where
+        F: Future<Output = Outcome> + Send + 'static,
+    {
         let route = Route::of(request);
-        let mut books = inner.flights.lock();
+        let mut books = self.lock();
         let flights = books.entry(request.expected.clone()).or_default();
         flights.retain(|flight| flight.strong_count() > 0);
         let under_way: Vec<_> = flights.iter().filter_map(Weak::upgrade).collect();
@@ -157,13 +187,12 @@ impl Flights {
         flights.push(Arc::downgrade(&flight));
         drop(books);
         let landing = Landing {
-            inner: Arc::clone(inner),
+            flights: Arc::clone(self),
             expected: request.expected.clone(),
             flight: Arc::downgrade(&flight),
             _kept: survives.then(|| Arc::clone(&flight)),
         };
-        let fetch = Fetch::new(Arc::clone(inner), request.clone(), progress);
-        tokio::spawn(landing.fly(fetch, outcome));
+        spawn(landing.fly(take_off(progress), outcome));
         Some((flight, false))
     }
 
@@ -179,13 +208,18 @@ impl Flights {
 
 impl Route {
     fn of(request: &Request) -> Self {
-        Self { sources: request.sources.clone(), allowed: request.allowed.clone(), passed: request.passed.clone() }
+        Self {
+            sources: request.sources.clone(),
+            allowed: request.allowed.clone(),
+            passed: request.passed.clone(),
+            chunks: request.chunks.clone(),
+        }
     }
 }
 
 /// Takes a flight off the books when its task ends, however it ends.
 struct Landing {
-    inner: Arc<Inner>,
+    flights: Arc<Flights>,
     expected: Expected,
     flight: Weak<Flight>,
     /// What keeps a flight alive that survives.
@@ -193,24 +227,24 @@ struct Landing {
 }
 
 impl Landing {
-    async fn fly(self, fetch: Fetch, outcome: watch::Sender<Option<Outcome>>) {
+    async fn fly(self, fetch: impl Future<Output = Outcome>, outcome: watch::Sender<Option<Outcome>>) {
         let result = tokio::select! {
             biased;
-            result = fetch.run() => result,
+            result = fetch => result,
             // Everybody has left, and it is none that survives.
             () = outcome.closed() => return,
         };
         let refused = result.as_ref().is_err_and(|error| error.fault() == Fault::Refused);
         outcome.send_replace(Some(result));
         if refused && self.flight.upgrade().is_some_and(|flight| flight.was_released_early()) {
-            self.inner.verdicts.suspect(&self.expected);
+            self.flights.verdicts.suspect(&self.expected);
         }
     }
 }
 
 impl Drop for Landing {
     fn drop(&mut self) {
-        let mut books = self.inner.flights.lock();
+        let mut books = self.flights.lock();
         if let Some(flights) = books.get_mut(&self.expected) {
             flights.retain(|flight| !flight.ptr_eq(&self.flight));
             if flights.is_empty() {
@@ -218,6 +252,6 @@ impl Drop for Landing {
             }
         }
         drop(books);
-        self.inner.flights.landed.notify_waiters();
+        self.flights.landed.notify_waiters();
     }
 }

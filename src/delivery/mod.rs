@@ -4,9 +4,11 @@
 //! those that were signed. One fetch runs for each expectation and its sources, whatever the clients do. Design:
 //! "Release policy"; decisions 15–20.
 
+mod admission;
 mod early;
 mod error;
 mod fetch;
+mod fill;
 mod flight;
 mod observer;
 mod second_tier;
@@ -16,21 +18,24 @@ mod verdicts;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use admission::Admission;
 
 pub use early::{EarlyBody, Reauthorise};
 pub use error::DeliveryError;
+use fetch::Fetch;
 use flight::{Flight, Flights, Outcome};
 pub use observer::{Lookup, Observer, TierLookup, TierPut, Unobserved};
 pub use second_tier::{SecondTier, Uploads};
 use serde::Deserialize;
 pub use source::{Source, SourceBody};
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::time::Instant;
 use url::Url;
 use verdicts::Verdicts;
 
 use crate::{
-    base::{ByteSize, Span},
+    base::{ByteSize, ChunkDigests, Span},
     cache::{Blob, Cache, Expected, Found},
     tuf::TargetInfo,
     upstream::{GateChain, Origins, UpstreamError},
@@ -60,7 +65,8 @@ pub struct Settings {
     pub stall_max: Span,
     /// A fetch that takes so long as a whole is ended.
     pub fetch_max: Span,
-    /// Fetches at once; more wait.
+    /// Fetches at once; more wait. One client alone takes half of them at most, two a third each, and so on; one upstream
+    /// four fifths: there is room for who comes anew.
     pub fetches_max: usize,
 }
 
@@ -102,12 +108,16 @@ pub struct Request {
     pub target: Arc<str>,
     /// The signed length and digests.
     pub expected: Expected,
+    /// The signed digests of its chunks, where there are any.
+    pub chunks: Option<Arc<ChunkDigests>>,
     /// Where to fetch it, in order.
     pub sources: Vec<Url>,
     /// Where redirects may lead; the sources are within.
     pub allowed: Origins,
     /// The gates that the client's request has passed, to find loops among gates.
     pub passed: GateChain,
+    /// Who asked, for a fair share of the fetches; `None` where the gate itself needs it.
+    pub client: Option<IpAddr>,
 }
 
 impl Request {
@@ -118,9 +128,11 @@ impl Request {
             mount: mount.into(),
             target: target.path.as_str().into(),
             expected,
+            chunks: target.chunks.signed().cloned(),
             sources,
             allowed,
             passed: GateChain::default(),
+            client: None,
         }
     }
 }
@@ -132,7 +144,7 @@ pub struct Want {
     pub range: Range,
     /// Whether this mount lets bytes leave early at all: not for `tree`, whose clients may act on a beginning.
     pub early: bool,
-    /// Asked before the held-back end of an early body.
+    /// Asked before bytes that were waited for, and before the held-back end of an early body.
     pub reauthorise: Option<Reauthorise>,
 }
 
@@ -177,9 +189,9 @@ struct Inner {
     source: Arc<dyn Source>,
     second_tier: Option<Arc<SecondTier>>,
     settings: Settings,
-    flights: Flights,
-    verdicts: Verdicts,
-    fetches: Semaphore,
+    flights: Arc<Flights>,
+    verdicts: Arc<Verdicts>,
+    admission: Admission,
     observer: Arc<dyn Observer>,
 }
 
@@ -197,10 +209,10 @@ impl Delivery {
         settings: Settings,
         observer: Arc<dyn Observer>,
     ) -> Self {
-        let verdicts = Verdicts::new(settings.verdict_ttl.duration(), settings.suspicious_for.duration());
-        let fetches = Semaphore::new(settings.fetches_max.clamp(1, Semaphore::MAX_PERMITS));
-        let flights = Flights::default();
-        Self(Arc::new(Inner { cache, source, second_tier, settings, flights, verdicts, fetches, observer }))
+        let verdicts = Arc::new(Verdicts::new(settings.verdict_ttl.duration(), settings.suspicious_for.duration()));
+        let flights = Arc::new(Flights::new(Arc::clone(&verdicts)));
+        let admission = Admission::new(settings.fetches_max);
+        Self(Arc::new(Inner { cache, source, second_tier, settings, flights, verdicts, admission, observer }))
     }
 
     /// The bytes of an authorised target: from the cache, from a fetch that is under way, or from a new one.
@@ -238,7 +250,8 @@ impl Delivery {
         }
         let begun = Instant::now();
         let give_up = begun + inner.settings.wait_max.duration();
-        let boarding = tokio::time::timeout_at(give_up, Flights::board(inner, request)).await;
+        let take_off = |progress| Fetch::new(Arc::clone(inner), request.clone(), progress).run();
+        let boarding = tokio::time::timeout_at(give_up, inner.flights.board(request, take_off)).await;
         let (flight, joined) = boarding.map_err(|_| inner.still_fetching(None, request))?;
         let lookup = if joined { Lookup::Collapsed } else { looked };
         inner.observer.looked_up(&request.mount, lookup);
@@ -250,6 +263,11 @@ impl Delivery {
                 _ => return Err(error),
             },
         };
+        // It has taken its time: what was authorised before it may not be any more (decision 15).
+        if let (Body::Verified(_), Some(reauthorise)) = (&body, &want.reauthorise) {
+            let target = Arc::clone(&request.target);
+            reauthorise().await.map_err(|why| DeliveryError::Revoked { target, why })?;
+        }
         Ok(Delivered { lookup, body })
     }
 
@@ -281,13 +299,12 @@ impl Inner {
         begun: Instant,
     ) -> Result<Body, DeliveryError> {
         let give_up = begun + self.settings.wait_max.duration();
-        if self.may_release_early(request, want) {
-            let hold = begun + self.settings.hold_for.duration();
-            if let Ok(outcome) = tokio::time::timeout_at(hold, flight.outcome()).await {
+        if let Some(hold) = self.holds(request, want) {
+            if let Ok(outcome) = tokio::time::timeout_at(give_up.min(begun + hold), flight.outcome()).await {
                 return outcome.map(Body::Verified);
             }
             // A refusal of an earlier fetch may have made it suspect meanwhile.
-            if self.may_release_early(request, want) {
+            if self.holds(request, want).is_some() {
                 return self.first_bytes(flight, request, want, give_up).await;
             }
         }
@@ -319,21 +336,32 @@ impl Inner {
             Err(outcome) => outcome.map(Body::Verified),
             Ok(progress) => {
                 self.observer.released_early(&request.mount);
-                let held_back = self.settings.held_back.bytes().max(1);
+                let held_back = match &request.chunks {
+                    Some(chunks) => chunks.last_length(),
+                    None => self.settings.held_back.bytes().max(1),
+                };
                 let reauthorise = want.reauthorise.clone();
-                let body = EarlyBody::new(Arc::clone(flight), progress.attempt, held_back, reauthorise);
+                let body = EarlyBody::new(Arc::clone(flight), progress, held_back, reauthorise);
                 Ok(Body::Early(body))
             }
         }
     }
 
-    fn may_release_early(&self, request: &Request, want: &Want) -> bool {
-        self.settings.release == Release::Early
-            && want.early
-            && want.range != Range::Other
-            && request.expected.digests.sha256().is_some()
-            && request.expected.length > self.settings.held_back.bytes()
-            && !self.verdicts.is_suspect(&request.expected)
+    /// How long a client waits for the whole before its beginning may leave; `None` where that may not.
+    fn holds(&self, request: &Request, want: &Want) -> Option<Duration> {
+        let may = self.settings.release == Release::Early && want.early && request.expected.digests.sha256().is_some();
+        match want.range {
+            _ if !may => None,
+            Range::Other => None,
+            // What leaves then is verified chunk by chunk: there is nothing to wait for.
+            Range::Whole if request.chunks.is_some() => Some(Duration::ZERO),
+            // A rest is worth waiting for: until the whole is there it would be answered with the whole.
+            Range::From(_) if request.chunks.is_some() => Some(self.settings.hold_for.duration()),
+            Range::Whole | Range::From(_) => {
+                let large = request.expected.length > self.settings.held_back.bytes();
+                (large && !self.verdicts.is_suspect(&request.expected)).then(|| self.settings.hold_for.duration())
+            }
+        }
     }
 
     fn still_fetching(&self, flight: Option<&Arc<Flight>>, request: &Request) -> DeliveryError {

@@ -11,10 +11,12 @@ use futures_util::{StreamExt as _, stream};
 use tokio::sync::mpsc;
 
 use super::{
+    fill::Fill,
     observer::{Observer, TierLookup, TierPut},
     verdicts::Expiring,
 };
 use crate::{
+    base::ChunkDigests,
     bucket::{Bucket, BucketError, Put, Reading, Tag, TierSettings, When},
     cache::{Blob, BlobId, Cache, Expected, Ingest, IngestError},
 };
@@ -66,9 +68,10 @@ impl SecondTier {
         &self,
         cache: &Cache,
         expected: &Expected,
+        chunks: Option<&ChunkDigests>,
         report: impl FnMut(&Ingest, u64),
     ) -> Option<Blob> {
-        let (lookup, blob) = match self.look(cache, expected, report).await {
+        let (lookup, blob) = match self.look(cache, expected, chunks, report).await {
             Ok(blob) => (if blob.is_some() { TierLookup::Hit } else { TierLookup::Miss }, blob),
             Err(Failed::Spoiled(tag)) => {
                 tracing::warn!(blob = %expected.id(), "the bucket's object is not what is signed; it is replaced when the right bytes are there");
@@ -90,13 +93,14 @@ impl SecondTier {
         &self,
         cache: &Cache,
         expected: &Expected,
+        chunks: Option<&ChunkDigests>,
         report: impl FnMut(&Ingest, u64),
     ) -> Result<Option<Blob>, Failed> {
         if self.spoiled.get(expected).is_some() {
             return Err(Failed::Skipped);
         }
         let Some(mut reading) = self.bucket.open(&key_of(&expected.id())).await? else { return Ok(None) };
-        let filled = self.fill(cache, expected, &mut reading, report).await;
+        let filled = self.fill(cache, expected, chunks, &mut reading, report).await;
         match &filled {
             Ok(_) => reading.was_good(),
             Err(Failed::Spoiled(_)) => reading.was_bad(),
@@ -109,6 +113,7 @@ impl SecondTier {
         &self,
         cache: &Cache,
         expected: &Expected,
+        chunks: Option<&ChunkDigests>,
         reading: &mut Reading,
         mut report: impl FnMut(&Ingest, u64),
     ) -> Result<Blob, Failed> {
@@ -117,16 +122,17 @@ impl SecondTier {
             return Err(Failed::Spoiled(tag));
         }
         let failed = |error| Failed::of(error, &tag);
-        let mut ingest = cache.ingest(expected).await.map_err(failed)?;
-        report(&ingest, 0);
+        let mut fill = Fill::new(cache.ingest(expected).await.map_err(failed)?);
+        report(&fill.ingest, 0);
         let mut ends = false;
         while !ends {
             let (batch, end) = gather(reading).await?;
             ends = end;
-            let written = ingest.write(batch).await.map_err(failed)?;
-            report(&ingest, written);
+            if let Some(written) = fill.write(batch, chunks).await.map_err(failed)? {
+                report(&fill.ingest, written);
+            }
         }
-        ingest.commit().await.map_err(failed)
+        fill.ingest.commit().await.map_err(failed)
     }
 
     /// Bytes that were fetched from the upstream and verified may be put into the bucket. Does not wait; where too many
@@ -248,9 +254,10 @@ enum Failed {
 impl Failed {
     fn of(error: IngestError, tag: &Option<Tag>) -> Self {
         match error {
-            IngestError::TooLong { .. } | IngestError::TooShort { .. } | IngestError::Mismatch(_) => {
-                Self::Spoiled(tag.clone())
-            }
+            IngestError::TooLong { .. }
+            | IngestError::TooShort { .. }
+            | IngestError::Mismatch(_)
+            | IngestError::Chunk(_) => Self::Spoiled(tag.clone()),
             error @ IngestError::Io(_) => Self::Here(error),
         }
     }

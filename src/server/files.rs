@@ -55,8 +55,9 @@ pub(super) struct FileAsk<'a> {
     pub(super) content_type: &'static str,
     /// The file's name, as it stands in refusals.
     pub(super) subject: &'a str,
-    /// Whether it may begin to leave early: only what is a target of its own can be authorised again at its end.
-    pub(super) early: bool,
+    /// Whether it is a target of its own. Only such a one can be authorised again when it is there or at its end, and so
+    /// may begin to leave early; a file that only a listing authorises may not.
+    pub(super) own_target: bool,
 }
 
 impl Obtain {
@@ -107,11 +108,12 @@ impl Obtain {
         let part = if ask.head { Part::Whole } else { part(ask.headers, &etag, info.length) };
         let want = Want {
             range: wanted(part, ask.head),
-            early: self.early && ask.early,
-            reauthorise: Some(self.reauthorise(&signed)),
+            early: self.early && ask.own_target,
+            reauthorise: ask.own_target.then(|| self.reauthorise(&signed)),
         };
         let mut request = delivery::Request::of(&self.mount, info, sources, self.allowed.clone());
         request.passed = GateChain::of(ask.headers);
+        request.client = Some(ask.context.client);
         match self.delivery.obtain(&request, want).await {
             Ok(delivered) => put(ask, &signed, delivered, part, &etag),
             Err(error) => {
@@ -155,7 +157,7 @@ fn put(ask: &FileAsk<'_>, signed: &Authorisation, delivered: Delivered, part: Pa
     };
     let mut response = match delivered.body {
         delivery::Body::Verified(blob) => put_verified(ask, signed.info.length, blob, part, etag),
-        delivery::Body::Early(early) => put_early(ask, signed.info.length, early),
+        delivery::Body::Early(early) => put_early(ask, signed.info.length, early, etag),
     };
     response.headers_mut().insert(CACHE_STATUS, HeaderValue::from_static(status));
     Answer { response, route: ask.route, source, decision: Some(Decision::allowed(signed)) }
@@ -185,12 +187,14 @@ fn put_verified(ask: &FileAsk<'_>, length: u64, blob: crate::cache::Blob, part: 
 }
 
 /// The whole, its end held back until it is verified. Its ETag is its own: a later resume with it never matches, so
-/// that no beginning that was never verified is completed by a verified end (decision 17).
-fn put_early(ask: &FileAsk<'_>, length: u64, early: delivery::EarlyBody) -> Response<Body> {
+/// that no beginning that was never verified is completed by a verified end (decision 17). Where each chunk is verified
+/// before it leaves, a beginning is as good as that of the whole, and so is its tag (docs/adr/0006-…).
+fn put_early(ask: &FileAsk<'_>, length: u64, early: delivery::EarlyBody, etag: &str) -> Response<Body> {
+    let etag = if early.is_verified() { etag.to_owned() } else { format!("\"early-{}\"", ask.context.id) };
     let frames = early.into_stream().map_ok(Frame::data).map_err(|error| -> BodyError { Box::new(error) });
     let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
     let headers = response.headers_mut();
-    describe(headers, &format!("\"early-{}\"", ask.context.id), ask.content_type);
+    describe(headers, &etag, ask.content_type);
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     headers.insert(header::CACHE_CONTROL, NO_STORE);
     response

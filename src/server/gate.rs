@@ -121,12 +121,19 @@ impl Gate {
         let started = Instant::now();
         let guard = self.metrics.enter();
         let mut context = self.context(&request, peer);
-        let answer = match self.refuse_shape(&request) {
+        let misshapen = self.refuse_shape(&request);
+        // Where such a request ends, whoever stands in between may read otherwise: nothing behind it counts.
+        let close = misshapen.is_some() && request.version() < http::Version::HTTP_2;
+        let answer = match misshapen {
             Some(answer) => answer,
             None => self.dispatch(&mut context, &request).await,
         };
         self.metrics.first_byte(label(&context.mount), answer.route, started.elapsed());
-        self.account(context, answer, started, guard)
+        let mut response = self.account(context, answer, started, guard);
+        if close {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
     }
 
     fn context<B>(&self, request: &Request<B>, client: IpAddr) -> Context {
@@ -152,8 +159,12 @@ impl Gate {
         if request.version() < http::Version::HTTP_2 && uri.authority().is_some() {
             return bad(StatusCode::BAD_REQUEST, "this is no forward proxy: ask for a path, not for an absolute URL");
         }
-        if request.version() == http::Version::HTTP_11 && !request.headers().contains_key(header::HOST) {
-            return bad(StatusCode::BAD_REQUEST, "a request of HTTP/1.1 needs a Host header");
+        if has_body(request) {
+            return bad(StatusCode::BAD_REQUEST, "a request for a file has no body");
+        }
+        // RFC 9112 §3.2.
+        if request.version() == http::Version::HTTP_11 && request.headers().get_all(header::HOST).iter().count() != 1 {
+            return bad(StatusCode::BAD_REQUEST, "a request of HTTP/1.1 needs one Host header");
         }
         if self.instance.is_in(request.headers()) {
             return bad(StatusCode::LOOP_DETECTED, "this request has passed this gate before");
@@ -278,6 +289,13 @@ fn method_label(method: &Method) -> &'static str {
         Method::HEAD => "HEAD",
         _ => "other",
     }
+}
+
+/// Whether the head announces a body.
+fn has_body<B>(request: &Request<B>) -> bool {
+    let headers = request.headers();
+    let empty = |value: &HeaderValue| value.as_bytes() == b"0";
+    headers.contains_key(header::TRANSFER_ENCODING) || !headers.get_all(header::CONTENT_LENGTH).iter().all(empty)
 }
 
 fn length(headers: &HeaderMap) -> Option<u64> {

@@ -101,7 +101,7 @@ impl PypiMount {
                     route,
                     content_type,
                     subject: &subject(file),
-                    early: authorised.listed_at.is_none(),
+                    own_target: authorised.listed_at.is_none(),
                 };
                 let sources = self.sources(file, &authorised);
                 self.obtain.answer(&ask, authorised.signed, sources).await

@@ -82,7 +82,7 @@ impl TreeMount {
                     route: "tree",
                     content_type: "application/octet-stream",
                     subject: &filename,
-                    early: true,
+                    own_target: true,
                 };
                 self.obtain.answer(&ask, signed, sources).await
             }

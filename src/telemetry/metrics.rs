@@ -15,8 +15,9 @@ use prometheus::{
 pub const NO_MOUNT: &str = "-";
 
 /// Reasons for which metadata or a file fails verification, as they stand in the label `reason`.
-pub const VERIFICATION_REASONS: [&str; 14] = [
+pub const VERIFICATION_REASONS: [&str; 15] = [
     "canonical",
+    "chunk",
     "delegation",
     "expired",
     "hash",
@@ -122,6 +123,7 @@ pub struct Metrics {
     mirror_faults: IntCounterVec,
     upstream_requests: IntCounterVec,
     upstream_seconds: HistogramVec,
+    upstream_up: IntGaugeVec,
     fetches_in_flight: IntGauge,
     listing_unauthenticated: IntCounterVec,
     map_answers: IntCounterVec,
@@ -204,6 +206,11 @@ impl Metrics {
                 &["upstream", "code_class", "error"],
             )?,
             upstream_seconds: made.seconds("upstream_request_duration_seconds", "Until the head", &["upstream"])?,
+            upstream_up: made.gauges(
+                "upstream_up",
+                "1 while the last request was answered, and not by 5xx",
+                &["upstream"],
+            )?,
             fetches_in_flight: made.gauge("fetches_in_flight", "Files being fetched")?,
             listing_unauthenticated: made.counters(
                 "listing_unauthenticated_total",
@@ -468,6 +475,8 @@ impl Metrics {
     pub fn upstream(&self, upstream: &str, code_class: &'static str, error: &'static str, took: Duration) {
         self.upstream_requests.with_label_values(&[upstream, code_class, error]).inc();
         self.upstream_seconds.with_label_values(&[upstream]).observe(took.as_secs_f64());
+        let up = error.is_empty() && code_class != "5xx";
+        self.upstream_up.with_label_values(&[upstream]).set(i64::from(up));
     }
 
     /// A page was rendered from an unsigned index.

@@ -7,7 +7,7 @@ use url::Url;
 use super::{Evidence, decision::Voice, evidence::quoted, keys::Keys};
 use crate::{
     base::{Algorithm, Digests},
-    tuf::{ChainLink, TargetInfo, TargetPath},
+    tuf::{ChainLink, Chunks, TargetInfo, TargetPath},
     updater::Repository,
 };
 
@@ -15,8 +15,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Authorisation {
     /// What is signed of it. Where several repositories agree it has all digests that any of them lists, so that the
-    /// bytes are held against each of them; and no custom data, because that is compared by nobody: a field of `custom`
-    /// that the gate begins to use has to become part of `Voice::agrees`.
+    /// bytes are held against each of them; of custom data only the digests of pieces, and those only where all agree on
+    /// them. A field of `custom` that the gate begins to use has to become part of `Voice::agrees`.
     pub info: TargetInfo,
     by: By,
 }
@@ -43,9 +43,10 @@ pub(super) struct Signatory {
 }
 
 impl Voice for Signatory {
-    /// The same length, at least one strong algorithm in common, and equal digests in all that are.
+    /// The same length, at least one strong algorithm in common, equal digests in all that are, and no other digests of
+    /// the same pieces. Who signs no pieces, or cuts them otherwise, does not contradict.
     fn agrees(&self, other: &Self) -> bool {
-        is_same(&self.info, &other.info)
+        is_same(&self.info, &other.info) && !self.info.chunks.contradict(&other.info.chunks)
     }
 
     fn is_independent(&self, other: &Self) -> bool {
@@ -67,6 +68,7 @@ impl Authorisation {
             length: first.length,
             digests: Digests::new(digests)?,
             custom: None,
+            chunks: agreed_chunks(&signatories),
             chain: Vec::new(),
         };
         Some(Self { info, by: By::Several(Arc::new(Agreement { signatories, evidence })) })
@@ -75,7 +77,14 @@ impl Authorisation {
     /// The same signatures, for what the target itself lists: a file of a signed listing.
     #[must_use]
     pub fn of_listed(&self, path: TargetPath, length: u64, digests: Digests) -> Self {
-        let info = TargetInfo { path, length, digests, custom: None, chain: self.info.chain.clone() };
+        let info = TargetInfo {
+            path,
+            length,
+            digests,
+            custom: None,
+            chunks: Chunks::Unsigned,
+            chain: self.info.chain.clone(),
+        };
         Self { info, by: self.by.clone() }
     }
 
@@ -129,6 +138,16 @@ impl Authorisation {
             By::One(_) => None,
             By::Several(agreement) => agreement.evidence.dissent(),
         }
+    }
+}
+
+/// The digests of pieces that all of them sign: what only some sign is not used (decision of TAP 4: agreement needs equal
+/// custom data as far as it is used).
+fn agreed_chunks(signatories: &[Signatory]) -> Chunks {
+    let mut all = signatories.iter().map(|signatory| &signatory.info.chunks);
+    match all.next() {
+        Some(first) if first.signed().is_some() && all.all(|other| other == first) => first.clone(),
+        _ => Chunks::Unsigned,
     }
 }
 

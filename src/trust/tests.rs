@@ -402,12 +402,52 @@ async fn one_key_that_two_repositories_delegate_to_counts_once_however_deep() {
 }
 
 #[tokio::test]
-async fn custom_data_is_not_compared_and_none_of_it_is_passed_on() {
+async fn custom_data_that_is_not_used_is_not_compared_and_none_of_it_is_passed_on() {
     let mut lab = Lab::listing([Some(GOOD), Some(GOOD), None]).await;
     lab.signers[0].targets.targets.get_mut(&path(FILE)).unwrap().custom = Some(json!({"tufgate": {"from": "uv.lock"}}));
     lab.publish_next(0);
     let signed = authorise(&lab.trust(two_of_three()), FILE).await.unwrap();
     assert_eq!((names(&signed).len(), signed.info.custom), (2, None));
+}
+
+#[tokio::test]
+async fn digests_of_chunks_are_used_where_all_that_agree_sign_the_same_ones() {
+    use crate::{
+        base::{ByteSize, ChunkHasher},
+        tuf::Chunks,
+    };
+    let content = vec![7; 100_000];
+    let chunks = |bytes: &[u8], length| {
+        let mut hasher = ChunkHasher::new(ByteSize::kib(length)).unwrap();
+        hasher.update(bytes);
+        let mut custom = json!({});
+        Chunks::add_to_custom(&mut custom, &hasher.finish().unwrap());
+        Some(custom)
+    };
+    let (same, longer, other) = (chunks(&content, 16), chunks(&content, 32), chunks(&[8; 100_000], 16));
+    let unusable = Some(json!({ "tufgate": { "chunks": 1 } }));
+    for (first, second, used, agree) in [
+        (same.clone(), same.clone(), true, true),
+        (same.clone(), None, false, true),
+        (None, None, false, true),
+        (same.clone(), longer, false, true),
+        (same.clone(), unusable, false, true),
+        (same, other, false, false),
+    ] {
+        let mut lab = Lab::new().await;
+        for (n, custom) in [(0, first), (1, second)] {
+            let mut file = TargetFile::new(100_000, &digests(&content, &[Algorithm::Sha256]));
+            file.custom = custom;
+            lab.signers[n].targets.targets.insert(path(FILE), file);
+            lab.publish_next(n);
+        }
+        let found = authorise(&lab.trust(json!([entry(&["*/*"], &["a", "b"], 2, true)])), FILE).await;
+        if agree {
+            assert_eq!(found.unwrap().info.chunks.signed().is_some(), used);
+        } else {
+            assert!(matches!(found.unwrap_err(), TrustError::Disagreement(_)), "two files under one digest: one lies");
+        }
+    }
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use jiff::Timestamp as Time;
 
 use super::{
-    Limits, TufError, Verified, Version,
+    Chunks, Limits, TufError, Verified, Version,
     glob::{self, Steps},
     names::{RoleName, TargetPath},
     request::MetaRequest,
@@ -164,10 +164,25 @@ impl Answer {
     /// Bytes of memory that it takes, roughly.
     pub fn size(&self) -> usize {
         let link = |link: &ChainLink| 128 + link.keyids.len() * 80;
-        let target =
-            |target: &TargetInfo| 128 + target.path.as_str().len() + target.chain.iter().map(link).sum::<usize>();
+        let target = |target: &TargetInfo| {
+            let custom = target.custom.as_ref().map_or(0, size_of_value) + target.chunks.size();
+            128 + target.path.as_str().len() + custom + target.chain.iter().map(link).sum::<usize>()
+        };
         let listed = |(role, entry): &(RoleName, Box<[u8]>)| 64 + role.as_str().len() + entry.len();
         128 + self.target.as_ref().map_or(0, target) + self.listed.iter().map(listed).sum::<usize>()
+    }
+}
+
+/// Bytes of memory that a JSON value takes, roughly.
+fn size_of_value(value: &serde_json::Value) -> usize {
+    use serde_json::Value;
+    match value {
+        Value::String(text) => 32 + text.len(),
+        Value::Array(values) => 32 + values.iter().map(size_of_value).sum::<usize>(),
+        Value::Object(members) => {
+            32 + members.iter().map(|(name, value)| 32 + name.len() + size_of_value(value)).sum::<usize>()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => 32,
     }
 }
 
@@ -334,7 +349,8 @@ fn info(path: &TargetPath, file: TargetFile, node: &Arc<Node>) -> Result<TargetI
     let mut chain: Vec<ChainLink> =
         std::iter::successors(Some(node), |node| node.by.as_ref()).map(|node| ChainLink::of(&node.targets)).collect();
     chain.reverse();
-    Ok(TargetInfo { path: path.clone(), length: file.length, digests, custom: file.custom, chain })
+    let chunks = Chunks::of_custom(file.custom.as_ref(), file.length);
+    Ok(TargetInfo { path: path.clone(), length: file.length, digests, custom: file.custom, chunks, chain })
 }
 
 /// The roles that are trusted for the path, in order, and whether the last of them is terminating.

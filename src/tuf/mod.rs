@@ -10,6 +10,7 @@
 #[cfg(test)]
 mod attacks;
 pub mod canonical;
+mod chunks;
 mod delegation;
 mod envelope;
 mod error;
@@ -24,6 +25,7 @@ mod stages;
 mod trusted;
 mod verify;
 
+pub use chunks::Chunks;
 pub use delegation::{Answer, DelegatedTargets, RoleKey, RoleRequest, RoleSource, Step, Walk};
 pub use envelope::Unverified;
 pub use error::TufError;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp as Time;
 
 use super::{
-    Keyring, Limits, TufError, Verified, Version,
+    Chunks, Keyring, Limits, TufError, Verified, Version,
     delegation::Walk,
     names::{KeyId, RoleName, TargetPath},
     schema::{Root, SignedSnapshot, SignedTargets, Timestamp},
@@ -39,6 +39,8 @@ pub struct TargetInfo {
     pub digests: Digests,
     /// Whatever the signer says of it besides.
     pub custom: Option<serde_json::Value>,
+    /// What of that is said of its pieces.
+    pub chunks: Chunks,
     /// The roles that led to it, from `targets` down to the one that lists it.
     pub chain: Vec<ChainLink>,
 }

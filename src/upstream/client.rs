@@ -2,7 +2,7 @@
 
 use std::{
     error::Error as StdError,
-    fmt,
+    fmt, io,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -217,7 +217,10 @@ impl fmt::Debug for Client {
 
 /// Turns an error of a body that is being read into ours.
 pub(super) fn of_body(url: &Url, error: &hyper::Error) -> UpstreamError {
-    if error.is_parse() {
+    // Bad framing of chunks comes as an error of reading.
+    let framing = find::<io::Error>(error)
+        .is_some_and(|error| matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput));
+    if error.is_parse() || framing {
         return UpstreamError::Malformed { url: url.into(), why: innermost(error) };
     }
     UpstreamError::Transfer { url: url.into(), why: innermost(error) }

@@ -5,14 +5,18 @@ mod harness;
 
 mod attacks;
 mod bodies;
+mod chunks;
 mod clients;
 mod command_line;
+mod completeness;
 mod compromise;
 mod concurrency;
 mod evidence;
 mod faults;
 mod freshness;
 mod harness_checks;
+mod herd;
+mod hostile;
 mod house;
 mod install;
 mod interop;

@@ -1,5 +1,6 @@
 //! Delivery against an upstream that follows a script.
 
+mod chunks;
 mod early;
 mod over_http;
 mod second_tier;
@@ -286,6 +287,8 @@ fn request(bytes: &[u8], hosts: &[&str]) -> Request {
         mount: "pypi".into(),
         target: "f/f.whl".into(),
         expected: Expected::new(bytes.len() as u64, digests(bytes)),
+        chunks: None,
+        client: None,
         allowed: Origins::of(&sources),
         sources,
         passed: GateChain::default(),

@@ -140,6 +140,25 @@ async fn a_poisoned_object_never_reaches_anybody_and_is_replaced_by_the_right_by
 }
 
 #[tokio::test]
+async fn of_a_poisoned_object_good_chunks_may_leave_and_the_upstream_goes_on_behind_them() {
+    for evil in [0, 100_000, 299_999] {
+        let (memory, bytes) = (Memory::default(), content(300_000));
+        let mut changed = bytes.clone();
+        changed[evil] ^= 1;
+        memory.plant(&key(&bytes), changed);
+        let replica = Replica::on(&memory);
+        replica.rig.script.set(&url("a"), [whole(&bytes)]);
+        let delivered = replica.rig.early(&chunks::chunked(&bytes, &["a"])).await.unwrap();
+        let got = match delivered.body {
+            Body::Verified(blob) => blob.read_all().await.unwrap().to_vec(),
+            Body::Early(mut body) => chunks::rest(&mut body, Vec::new()).await.unwrap(),
+        };
+        assert_eq!(got, bytes);
+        assert_eq!((replica.lookups(), replica.rig.requests()), (vec![TierLookup::Corrupt], 1));
+    }
+}
+
+#[tokio::test]
 async fn a_bucket_that_stays_poisoned_is_asked_once_for_a_file_and_after_three_for_none() {
     let memory = Memory::default();
     let replica = Replica::on(&memory);

@@ -66,9 +66,14 @@ pub fn request(address: SocketAddr, method: &str, path: &str, headers: &[(&str, 
 
 /// Any bytes at all; an error where no status line comes back.
 pub fn send(address: SocketAddr, bytes: &[u8]) -> io::Result<Reply> {
+    send_as(address, "GET", bytes)
+}
+
+/// The same, for a method whose answers may have no body.
+pub fn send_as(address: SocketAddr, method: &str, bytes: &[u8]) -> io::Result<Reply> {
     let mut open = Conversation::open(address);
     open.stream.write_all(bytes)?;
-    open.reply("GET")
+    open.reply(method)
 }
 
 /// One connection with one request on it.

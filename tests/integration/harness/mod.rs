@@ -5,6 +5,7 @@ pub mod checker;
 pub mod dice;
 pub mod folder;
 pub mod gate;
+pub mod h2;
 pub mod http;
 pub mod installers;
 pub mod load;

@@ -35,10 +35,18 @@ pub enum Fault {
     Hold(usize),
     /// Pieces of so many bytes with a pause after each.
     Trickle(usize, Duration),
+    /// So many bytes a second.
+    Paced(u64),
     /// The same with other bytes.
     TrickleBody(Vec<u8>, usize, Duration),
     /// These bytes again and again, chunked, until the client leaves.
     Endless(Vec<u8>),
+    /// These bytes as they are, in place of an answer, then the connection closes.
+    Raw(Vec<u8>),
+    /// The same, then the other ones again and again until the client leaves.
+    RawEndless(Vec<u8>, Vec<u8>),
+    /// The same as `Raw`, and the connection stays open.
+    RawKept(Vec<u8>),
     /// The connection closes without an answer.
     Silence,
 }
@@ -463,6 +471,23 @@ fn write(
     }
     head += &if chunked { "Transfer-Encoding: chunked\r\n\r\n".to_owned() } else { length_field(body.len()) };
     let mut stream = stream;
+    match &fault {
+        Some(Fault::Raw(bytes)) => {
+            stream.write_all(bytes)?;
+            return Ok(false);
+        }
+        Some(Fault::RawKept(bytes)) => {
+            stream.write_all(bytes)?;
+            return Ok(true);
+        }
+        Some(Fault::RawEndless(first, again)) => {
+            stream.write_all(first)?;
+            loop {
+                stream.write_all(again)?;
+            }
+        }
+        _ => {}
+    }
     stream.write_all(head.as_bytes())?;
     if asked.method == "HEAD" {
         return Ok(true);
@@ -482,6 +507,7 @@ fn write(
                 thread::sleep(pause);
             }
         }
+        Some(Fault::Paced(rate)) => write_paced(stream, body, rate)?,
         Some(Fault::Hold(at)) => {
             let (first, rest) = body.split_at(at.min(body.len()));
             stream.write_all(first)?;
@@ -505,6 +531,19 @@ fn wanted_range(asked: &Asked, tag: &str) -> Option<usize> {
         return None;
     }
     asked.header("range")?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
+}
+
+/// Each piece is sent when it is due, so that what one sleep takes too long the next one makes good.
+fn write_paced(mut stream: &TcpStream, body: &[u8], rate: u64) -> io::Result<()> {
+    let begun = Instant::now();
+    let mut sent = 0_u64;
+    for part in body.chunks(64 * 1024) {
+        let due = begun + Duration::from_secs_f64(sent as f64 / rate as f64);
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        stream.write_all(part)?;
+        sent += part.len() as u64;
+    }
+    Ok(())
 }
 
 fn write_chunked(mut stream: &TcpStream, body: &[u8]) -> io::Result<()> {

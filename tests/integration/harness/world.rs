@@ -71,6 +71,18 @@ impl World {
         self.signed.lock().unwrap().clone()
     }
 
+    /// Signs a wheel with the digests of its chunks, as docs/CHUNKS.md has them.
+    pub fn sign_chunked(&self, wheel: &Wheel, chunk_length: usize) {
+        let digests: String = wheel.bytes.chunks(chunk_length).map(sha256).collect();
+        self.sign_with_chunks(wheel, &json!({ "length": chunk_length, "sha256": digests }));
+    }
+
+    /// Signs a wheel with any statement about its chunks.
+    pub fn sign_with_chunks(&self, wheel: &Wheel, chunks: &Value) {
+        self.signed.lock().unwrap().insert(wheel.sha256());
+        self.repository.add_with_custom(&wheel.target(), &wheel.bytes, &json!({ "tufgate": { "chunks": chunks } }));
+    }
+
     /// Signs the listing of a project as its page stands now, and lays it into the repository's targets.
     pub fn sign_listing(&self, project: &str) {
         let mut listing = String::new();

@@ -105,6 +105,16 @@ impl Repository {
         ask(&command);
     }
 
+    /// The same with whatever else is to be said of it.
+    pub fn add_with_custom(&self, path: &str, bytes: &[u8], custom: &Value) {
+        let mut command = self.command("add");
+        command["path"] = json!(path);
+        command["length"] = json!(bytes.len());
+        command["sha256"] = json!(super::wheel::sha256(bytes));
+        command["custom"] = custom.clone();
+        ask(&command);
+    }
+
     /// Lists a target and lays the file into the targets folder.
     pub fn add_stored(&self, path: &str, bytes: &[u8]) {
         ask(&self.stored(path, bytes));
