@@ -222,7 +222,7 @@ fn a_slow_loris_is_shown_the_door_whether_it_dawdles_over_the_head_the_body_or_t
             });
         }
         // A body that nobody asked for, and that never ends.
-        for (method, status) in [("POST", "405"), ("HEAD", "200")] {
+        for (method, status) in [("POST", "405"), ("HEAD", "400")] {
             let head = format!("{method} {file} HTTP/1.1\r\nHost: gate\r\nContent-Length: 1000000\r\n\r\n");
             let stream = start(head);
             scope.spawn(move || {
