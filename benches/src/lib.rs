@@ -72,6 +72,11 @@ pub struct BinRepository {
 impl BinRepository {
     /// Makes a repository in `folder`.
     pub fn make(folder: &Path, shape: Shape) -> io::Result<Self> {
+        Self::make_with(folder, shape, &[])
+    }
+
+    /// Makes a repository in `folder` that lists these files too, in the bins that they belong to.
+    pub fn make_with(folder: &Path, shape: Shape, files: &[(TargetPath, TargetFile)]) -> io::Result<Self> {
         fs::create_dir_all(folder.join("metadata"))?;
         let seed: [u8; 32] = Sha256::digest(b"a key for benchmarks").into();
         let mut repository = Self {
@@ -79,7 +84,7 @@ impl BinRepository {
             shape,
             key: SigningKey::from_bytes(&seed),
             version: Version::FIRST,
-            bins: made_bins(&shape),
+            bins: made_bins(&shape, files),
             snapshot: Snapshot::new(expires(), BTreeMap::new()),
         };
         let root = repository.sign(&repository.root())?;
@@ -251,27 +256,35 @@ fn meta(version: Version, bytes: &[u8], digests: bool) -> MetaFile {
     meta
 }
 
-/// The bins that exist, filled with the first files whose paths' hashes fall into them.
-fn made_bins(shape: &Shape) -> BTreeMap<u32, Targets> {
+/// The bins that exist, filled with the first files whose paths' hashes fall into them, beside those that are given.
+fn made_bins(shape: &Shape, files: &[(TargetPath, TargetFile)]) -> BTreeMap<u32, Targets> {
     let all = 1_u64 << shape.bits;
     let chosen = |n: u64| u32::try_from(n * all / u64::from(shape.bins.max(1))).unwrap_or(0);
     let mut bins: BTreeMap<u32, Targets> =
         (0..u64::from(shape.bins)).map(|n| (chosen(n), Targets::new(expires()))).collect();
+    for (path, file) in files {
+        let bin = bins.entry(bin_of(path, shape.bits)).or_insert_with(|| Targets::new(expires()));
+        bin.targets.insert(path.clone(), file.clone());
+    }
     let mut lacking = bins.len();
     for number in 0_u64.. {
         if lacking == 0 {
             break;
         }
         let (path, file) = target(number);
-        let hash = Sha256::digest(path.as_str());
-        let first = hash.first_chunk().copied().map_or(0, u32::from_be_bytes);
-        let Some(bin) = bins.get_mut(&(first >> (32 - shape.bits))) else { continue };
+        let Some(bin) = bins.get_mut(&bin_of(&path, shape.bits)) else { continue };
         if bin.targets.len() < shape.targets {
             bin.targets.insert(path, file);
             lacking -= usize::from(bin.targets.len() == shape.targets);
         }
     }
     bins
+}
+
+/// The bin that a path belongs to (TAP 15: the first bits of its SHA-256).
+fn bin_of(path: &TargetPath, bits: u32) -> u32 {
+    let hash = Sha256::digest(path.as_str());
+    hash.first_chunk().copied().map_or(0, u32::from_be_bytes) >> (32 - bits)
 }
 
 /// The file of that number: its path as Python's index lays files out, its length, its digest.
