@@ -3,6 +3,11 @@
 //! A record is written when the answer has ended, so that it can say how many bytes left and whether the answer was
 //! finished or broken off. The last records are kept in memory too: `/why` and the status page read those and never
 //! fetch anything.
+//!
+//! A thread of its own writes the file, many lines at once where many wait. Records wait in a queue that never throws any
+//! away: while it is longer than [`WAITING_MAX`] new requests wait ([`Audit::keeps_up`]), so that it holds no more than
+//! that and one for each request under way. [`Audit::flush`] waits for what is in it; an end without it (`kill -9`, a
+//! power cut) loses what was not written yet.
 
 use std::{
     collections::VecDeque,
@@ -11,19 +16,28 @@ use std::{
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+        mpsc,
     },
+    thread::{self, JoinHandle},
 };
 
 use jiff::Timestamp;
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, oneshot};
 
 use crate::base::{ByteSize, files::FileError};
 
 /// How many records are kept in memory for `/why` and the status page.
 const RECENT_MAX: usize = 1_000;
+
+/// How many records may wait for the disk before new requests wait too.
+const WAITING_MAX: usize = 8_192;
+
+/// How many records are written at once.
+const BATCH_MAX: usize = 256;
 
 /// How much of a path or a target is kept in a record, in characters: a client names it.
 const TEXT_MAX: usize = 1_024;
@@ -124,57 +138,200 @@ pub struct Record {
 /// Where records go. Shared by all requests.
 #[derive(Debug)]
 pub struct Audit {
-    sequence: AtomicU64,
-    file: Option<Mutex<LogFile>>,
-    recent: Mutex<VecDeque<Record>>,
+    books: Mutex<Books>,
+    /// The thread that writes the file, where there is one.
+    writer: Option<JoinHandle<()>>,
+    queue: Arc<Queue>,
+}
+
+/// What is in one order: records have their numbers, and the queue and the memory have them, in the order of writing.
+#[derive(Debug, Default)]
+struct Books {
+    sequence: u64,
+    recent: VecDeque<Record>,
+    /// To the writer; gone once it is to end.
+    writer: Option<mpsc::Sender<Job>>,
+}
+
+/// What the writer and those who wait for it share.
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: AtomicUsize,
+    /// Records that the file did not take.
     failed: AtomicU64,
+    moved: Notify,
+}
+
+enum Job {
+    Write(Box<Record>),
+    /// Told once all jobs before it are done.
+    Flush(oneshot::Sender<()>),
 }
 
 impl Audit {
     /// Opens the file for appending; creates it with mode 0600.
     pub fn open(settings: &Settings) -> Result<Self, FileError> {
-        let file = settings.file.as_deref().map(|path| LogFile::open(path, settings)).transpose()?;
-        Ok(Self {
-            sequence: AtomicU64::new(0),
-            file: file.map(Mutex::new),
-            recent: Mutex::new(VecDeque::new()),
-            failed: AtomicU64::new(0),
-        })
+        match settings.file.as_deref() {
+            Some(path) => Self::over(LogFile::open(path, settings)?).map_err(FileError::at("write", path)),
+            None => Ok(Self { books: Mutex::default(), writer: None, queue: Arc::default() }),
+        }
     }
 
-    /// Writes one record; its sequence number is given here. A disk that refuses the line is logged once and
-    /// counted, and the record is kept in memory all the same.
+    fn over(file: impl Lines + 'static) -> io::Result<Self> {
+        let queue = Arc::new(Queue::default());
+        let (sender, jobs) = mpsc::channel();
+        let writer = Writer { file, queue: Arc::clone(&queue) };
+        let thread = thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&jobs))?;
+        let books = Books { writer: Some(sender), ..Books::default() };
+        Ok(Self { books: Mutex::new(books), writer: Some(thread), queue })
+    }
+
+    /// Takes one record; its sequence number is given here. It waits for nothing: the file gets it soon after. A disk
+    /// that refuses the line is logged once and counted, and the record is kept in memory all the same.
     pub fn write(&self, mut record: Record) {
         for text in [Some(&mut record.path), record.target.as_mut()].into_iter().flatten() {
             shorten(text);
         }
-        let mut recent = lock(&self.recent);
-        record.sequence = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;
-        if let Some(file) = &self.file
-            && let Err(error) = lock(file).append(&record)
-            && self.failed.fetch_add(1, Ordering::Relaxed) == 0
-        {
-            tracing::error!(%error, "the audit log cannot be written");
+        let mut books = lock(&self.books);
+        books.sequence += 1;
+        record.sequence = books.sequence;
+        if let Some(writer) = &books.writer {
+            self.queue.waiting.fetch_add(1, Ordering::AcqRel);
+            if writer.send(Job::Write(Box::new(record.clone()))).is_err() {
+                self.queue.done(1, 1);
+            }
         }
-        if recent.len() == RECENT_MAX {
-            recent.pop_front();
+        if books.recent.len() == RECENT_MAX {
+            books.recent.pop_front();
         }
-        recent.push_back(record);
+        books.recent.push_back(record);
+    }
+
+    /// Whether so many records wait for the disk that no more should be made.
+    pub fn is_behind(&self) -> bool {
+        self.queue.is_behind()
+    }
+
+    /// Waits while [`Audit::is_behind`].
+    pub async fn keeps_up(&self) {
+        while self.is_behind() {
+            let moved = self.queue.moved.notified();
+            // Asked again: it may have moved before there was somebody to notify.
+            if !self.is_behind() {
+                return;
+            }
+            moved.await;
+        }
+    }
+
+    /// Waits until all records that were taken before are in the file, or were refused by it.
+    pub async fn flush(&self) {
+        let (done, seen) = oneshot::channel();
+        let sent = lock(&self.books).writer.as_ref().is_some_and(|writer| writer.send(Job::Flush(done)).is_ok());
+        if sent {
+            let _ended_is_as_good = seen.await;
+        }
+    }
+
+    /// How many records wait for the disk.
+    pub fn waiting(&self) -> usize {
+        self.queue.waiting.load(Ordering::Acquire)
     }
 
     /// How many records could not be written to the file.
     pub fn failed(&self) -> u64 {
-        self.failed.load(Ordering::Relaxed)
+        self.queue.failed.load(Ordering::Relaxed)
     }
 
     /// The newest kept record that `matches`.
     pub fn find(&self, matches: impl Fn(&Record) -> bool) -> Option<Record> {
-        lock(&self.recent).iter().rev().find(|record| matches(record)).cloned()
+        lock(&self.books).recent.iter().rev().find(|record| matches(record)).cloned()
     }
 
     /// The newest kept records that match, the newest first, at most `max`.
     pub fn recent(&self, max: usize, matches: impl Fn(&Record) -> bool) -> Vec<Record> {
-        lock(&self.recent).iter().rev().filter(|record| matches(record)).take(max).cloned().collect()
+        lock(&self.books).recent.iter().rev().filter(|record| matches(record)).take(max).cloned().collect()
+    }
+}
+
+impl Drop for Audit {
+    /// What was taken is written before the end.
+    fn drop(&mut self) {
+        lock(&self.books).writer = None;
+        if let Some(thread) = self.writer.take() {
+            let _it_has_said_why = thread.join();
+        }
+    }
+}
+
+impl Queue {
+    fn is_behind(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) >= WAITING_MAX
+    }
+
+    fn done(&self, records: usize, failed: u64) {
+        let waited = self.waiting.fetch_sub(records, Ordering::AcqRel);
+        if failed > 0 {
+            self.failed.fetch_add(failed, Ordering::Relaxed);
+        }
+        if waited >= WAITING_MAX {
+            self.moved.notify_waiters();
+        }
+    }
+}
+
+/// Takes lines, whole ones.
+trait Lines: Send {
+    /// Appends one line or several. An error may leave a part of them.
+    fn append(&mut self, lines: &[u8]) -> io::Result<()>;
+}
+
+/// The thread that writes the file.
+struct Writer<L> {
+    file: L,
+    queue: Arc<Queue>,
+}
+
+impl<L: Lines> Writer<L> {
+    fn run(mut self, jobs: &mpsc::Receiver<Job>) {
+        while let Ok(first) = jobs.recv() {
+            let mut flushes = Vec::new();
+            let mut lines = Vec::new();
+            let mut records = 0;
+            for job in std::iter::once(first).chain(jobs.try_iter()) {
+                match job {
+                    Job::Write(record) => {
+                        records += 1;
+                        // It has strings and numbers alone: it can be written as JSON.
+                        if serde_json::to_writer(&mut lines, &record).is_ok() {
+                            lines.push(b'\n');
+                        }
+                    }
+                    Job::Flush(done) => flushes.push(done),
+                }
+                if records == BATCH_MAX || !flushes.is_empty() {
+                    break;
+                }
+            }
+            self.append(&lines, records);
+            for done in flushes {
+                let _nobody_may_wait = done.send(());
+            }
+        }
+    }
+
+    fn append(&mut self, lines: &[u8], records: usize) {
+        if records == 0 {
+            return;
+        }
+        let written = self.file.append(lines);
+        let failed = if written.is_err() { records as u64 } else { 0 };
+        if let Err(error) = written
+            && self.queue.failed.load(Ordering::Relaxed) == 0
+        {
+            tracing::error!(%error, "the audit log cannot be written");
+        }
+        self.queue.done(records, failed);
     }
 }
 
@@ -197,24 +354,6 @@ impl LogFile {
         let mut log = Self { path: path.to_owned(), file, size: 0, size_max, keep, torn: true };
         log.mend().map_err(FileError::at("mend", path))?;
         Ok(log)
-    }
-
-    /// One `write` call a line, so that lines of two processes never mix.
-    fn append(&mut self, record: &Record) -> io::Result<()> {
-        let mut line = serde_json::to_vec(record)?;
-        line.push(b'\n');
-        if self.torn {
-            self.mend()?;
-        }
-        if self.size > 0 && self.size.saturating_add(line.len() as u64) > self.size_max {
-            self.rotate()?;
-        }
-        if let Err(error) = self.file.write_all(&line) {
-            self.torn = true;
-            return Err(error);
-        }
-        self.size = self.size.saturating_add(line.len() as u64);
-        Ok(())
     }
 
     /// Cuts a line without an end, which a full disk or the end of a process left: the next record would be written into
@@ -259,6 +398,38 @@ impl LogFile {
         let mut name = self.path.clone().into_os_string();
         name.push(format!(".{number}"));
         name.into()
+    }
+
+    /// One `write` call, so that lines of two processes never mix.
+    fn put(&mut self, lines: &[u8]) -> io::Result<()> {
+        if self.torn {
+            self.mend()?;
+        }
+        if self.size > 0 && self.size.saturating_add(lines.len() as u64) > self.size_max {
+            self.rotate()?;
+        }
+        if let Err(error) = self.file.write_all(lines) {
+            self.torn = true;
+            return Err(error);
+        }
+        self.size = self.size.saturating_add(lines.len() as u64);
+        Ok(())
+    }
+}
+
+impl Lines for LogFile {
+    /// In as few parts as the size of a file allows.
+    fn append(&mut self, lines: &[u8]) -> io::Result<()> {
+        let mut part = 0..0;
+        for line in lines.split_inclusive(|byte| *byte == b'\n') {
+            let end = part.end + line.len();
+            if !part.is_empty() && self.size.saturating_add((end - part.start) as u64) > self.size_max {
+                self.put(lines.get(part.clone()).unwrap_or_default())?;
+                part.start = part.end;
+            }
+            part.end = end;
+        }
+        self.put(lines.get(part).unwrap_or_default())
     }
 }
 
@@ -329,11 +500,13 @@ mod tests {
         let audit = Audit::open(&Settings { file: Some(path.clone()), ..Settings::default() }).unwrap();
         audit.write(record("a"));
         audit.write(record("b"));
+        let seen = audit.find(|record| record.request == "a").unwrap().sequence;
+        drop(audit);
         let text = fs::read_to_string(&path).unwrap();
         let read: Vec<Record> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(read.iter().map(|record| record.sequence).collect::<Vec<_>>(), [1, 2]);
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-        assert_eq!(audit.find(|record| record.request == "a").unwrap().sequence, 1);
+        assert_eq!(seen, 1);
     }
 
     #[test]
@@ -355,12 +528,81 @@ mod tests {
         for n in 0..100 {
             audit.write(Record { path: "é".repeat(8_000), ..record(&n.to_string()) });
         }
+        assert_eq!(audit.failed(), 0);
+        drop(audit);
         let files: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap()).collect();
         assert_eq!(files.len(), 3, "the file and two old ones");
         assert!(files.iter().all(|file| file.metadata().unwrap().len() <= 8 << 10));
         let newest = fs::read_to_string(&path).unwrap();
         assert_eq!(serde_json::from_str::<Record>(newest.lines().last().unwrap()).unwrap().request, "99");
-        assert_eq!(audit.failed(), 0);
+    }
+
+    /// A disk that takes nothing until it is told to, and then fails as often as it is told.
+    struct Disk {
+        go: mpsc::Receiver<io::Result<()>>,
+        taken: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Lines for Disk {
+        fn append(&mut self, lines: &[u8]) -> io::Result<()> {
+            self.go.recv().unwrap_or(Ok(()))?;
+            lock(&self.taken).extend_from_slice(lines);
+            Ok(())
+        }
+    }
+
+    /// A log over such a disk, what tells it, and what it has taken.
+    fn on_disk() -> (Audit, mpsc::Sender<io::Result<()>>, Arc<Mutex<Vec<u8>>>) {
+        let (tell, go) = mpsc::channel();
+        let taken: Arc<Mutex<Vec<u8>>> = Arc::default();
+        (Audit::over(Disk { go, taken: Arc::clone(&taken) }).unwrap(), tell, taken)
+    }
+
+    fn sequences(taken: &Mutex<Vec<u8>>) -> Vec<u64> {
+        let text = String::from_utf8(lock(taken).clone()).unwrap();
+        text.lines().filter_map(|line| Some(serde_json::from_str::<Record>(line).ok()?.sequence)).collect()
+    }
+
+    #[tokio::test]
+    async fn while_the_disk_takes_nothing_requests_wait_and_no_record_is_lost() {
+        let (audit, tell, taken) = on_disk();
+        for n in 0..WAITING_MAX {
+            assert!(!audit.is_behind(), "after {n}");
+            audit.write(record(&n.to_string()));
+        }
+        assert!(audit.is_behind());
+        assert_eq!(futures_util::FutureExt::now_or_never(audit.keeps_up()), None, "a new request waits");
+        // What was under way when it fell behind still gets its record.
+        audit.write(record("under way"));
+        assert_eq!(audit.waiting(), WAITING_MAX + 1);
+        drop(tell);
+        audit.keeps_up().await;
+        audit.flush().await;
+        assert_eq!((audit.waiting(), audit.failed()), (0, 0));
+        assert_eq!(sequences(&taken), (1..=WAITING_MAX as u64 + 1).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_end_waits_for_what_the_disk_has_not_taken_yet() {
+        let (audit, tell, taken) = on_disk();
+        (0..10).for_each(|n| audit.write(record(&n.to_string())));
+        drop(tell);
+        drop(audit);
+        assert_eq!(sequences(&taken).len(), 10);
+    }
+
+    #[tokio::test]
+    async fn what_the_disk_refuses_is_counted_and_kept_in_memory_and_the_next_record_is_written() {
+        let (audit, tell, taken) = on_disk();
+        tell.send(Err(io::ErrorKind::StorageFull.into())).unwrap();
+        audit.write(record("refused"));
+        audit.flush().await;
+        assert_eq!(audit.failed(), 1);
+        assert!(audit.find(|record| record.request == "refused").is_some());
+        drop(tell);
+        audit.write(record("written"));
+        audit.flush().await;
+        assert_eq!((audit.failed(), sequences(&taken)), (1, vec![2]));
     }
 
     #[test]
@@ -382,17 +624,19 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 1);
     }
 
-    #[test]
-    fn a_rotation_that_failed_half_way_moves_no_old_log_twice_and_heals() {
+    #[tokio::test]
+    async fn a_rotation_that_failed_half_way_moves_no_old_log_twice_and_heals() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.jsonl");
         let settings = Settings { file: Some(path.clone()), size_max: ByteSize(1), keep: 2 };
         let audit = Audit::open(&settings).unwrap();
         audit.write(record("first"));
+        audit.flush().await;
         // As if the new file could not be opened after the old one was moved.
         fs::rename(&path, folder.path().join("audit.jsonl.1")).unwrap();
         audit.write(record("second"));
         audit.write(record("third"));
+        audit.flush().await;
         let request = |name: &str| {
             let text = fs::read_to_string(folder.path().join(name)).unwrap();
             serde_json::from_str::<Record>(text.lines().next().unwrap()).unwrap().request
