@@ -16,7 +16,7 @@ use crate::{
         files::{self, FileError, FolderLock},
     },
     config::{self, Config, FrontSettings},
-    server::{Gate, ListenError, Listener, Mount, WhyBase, ids::Ids},
+    server::{Gate, ListenError, Listener, Mount, Recall, WhyBase, ids::Ids},
     telemetry::Audit,
 };
 
@@ -95,6 +95,7 @@ impl App {
             ids: Ids::new(),
             instance: parts.client().instance().clone(),
             why: WhyBase::of(public_url.as_ref(), admin_address, config::is_loopback(listener.address())),
+            recall: Recall::default(),
         });
         let admin = admin_listener.map(|listener| {
             let for_gauges = Arc::clone(&parts);
@@ -147,8 +148,10 @@ impl App {
             };
             tokio::spawn(listener.serve(handler, admin_shutdown.clone()))
         });
+        let audit = Arc::clone(&gate.audit);
         let handler = move |request, peer| Arc::clone(&gate).handle(request, peer);
         listener.counted(Arc::clone(parts.metrics())).serve(handler, shutdown).await;
+        audit.flush().await;
         admin_shutdown.cancel();
         if let Some(admin) = admin {
             let _ended = admin.await;

@@ -1,11 +1,18 @@
 //! A blob: verified bytes, named by their digest, in memory or behind an open file.
 
-use std::{fmt, fs::File, io, ops::Range, os::unix::fs::FileExt as _, sync::Arc};
+use std::{
+    fmt,
+    fs::File,
+    io, mem,
+    ops::Range,
+    os::unix::fs::FileExt as _,
+    sync::{Arc, Mutex},
+};
 
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 
-use super::error::ReadError;
+use super::{error::ReadError, growing::lock};
 use crate::base::{Algorithm, Digest, Digests};
 
 /// Names a blob: the preferred one of its signed digests.
@@ -237,10 +244,59 @@ impl fmt::Debug for Blob {
 }
 
 /// Bytes of a file in memory for each client that is served from disk.
-const SEND_CHUNK: usize = 128 << 10;
+pub const SEND_CHUNK: usize = 128 << 10;
+
+/// Buffers of [`SEND_CHUNK`] that wait to be used again. One that was just sent is still in the processor's cache, and
+/// needs neither to be asked of the system nor to be cleared.
+static SPARE: Mutex<Vec<Box<[u8]>>> = Mutex::new(Vec::new());
+
+/// How many of them wait at most: 8 MiB.
+const SPARE_MAX: usize = 64;
+
+/// Room for bytes of a file.
+struct Buffer {
+    room: Box<[u8]>,
+    length: usize,
+}
+
+impl Buffer {
+    /// Room for `length` bytes. What is in it is none of them: it may be what another file had there.
+    fn take(length: usize) -> Self {
+        let spare = if length <= SEND_CHUNK { lock(&SPARE).pop() } else { None };
+        let room = spare.unwrap_or_else(|| vec![0; length.max(SEND_CHUNK)].into());
+        Self { room, length }
+    }
+
+    fn room(&mut self) -> &mut [u8] {
+        let length = self.length.min(self.room.len());
+        self.room.get_mut(..length).unwrap_or_default()
+    }
+
+    /// The first `length` bytes, once those were read.
+    fn filled(mut self, length: usize) -> Bytes {
+        self.length = self.length.min(length);
+        Bytes::from_owner(self)
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        self.room.get(..self.length).unwrap_or_default()
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let room = mem::take(&mut self.room);
+        let mut spare = lock(&SPARE);
+        if room.len() == SEND_CHUNK && spare.len() < SPARE_MAX {
+            spare.push(room);
+        }
+    }
+}
 
 /// Bytes read from a file at once when nothing else is said.
-pub(super) const READ_CHUNK: usize = 256 << 10;
+pub(super) const READ_CHUNK: usize = SEND_CHUNK;
 
 /// What a file looks like without reading it: while none of this changes, neither has its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -288,9 +344,9 @@ impl Stamp {
 /// `read(2)` at an offset until `most` bytes are there or the file ends. Never maps the file: a truncated one must not
 /// kill the process.
 pub(super) fn read_at(file: &File, offset: u64, most: usize) -> io::Result<Bytes> {
-    let mut buffer = vec![0; most];
+    let mut buffer = Buffer::take(most);
     let mut filled = 0;
-    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+    while let Some(rest) = buffer.room().get_mut(filled..).filter(|rest| !rest.is_empty()) {
         match file.read_at(rest, offset + filled as u64) {
             Ok(0) => break,
             Ok(count) => filled += count,
@@ -298,8 +354,7 @@ pub(super) fn read_at(file: &File, offset: u64, most: usize) -> io::Result<Bytes
             Err(error) => return Err(error),
         }
     }
-    buffer.truncate(filled);
-    Ok(buffer.into())
+    Ok(buffer.filled(filled))
 }
 
 fn slice(bytes: &Bytes, offset: u64, most: usize) -> Bytes {
@@ -319,12 +374,13 @@ mod page_cache {
     use bytes::Bytes;
     use rustix::io::{ReadWriteFlags, preadv2};
 
+    use super::Buffer;
+
     /// What can be read without waiting for the disk; `None` where that is nothing.
     pub(super) fn read(file: &File, offset: u64, most: usize) -> Option<Bytes> {
-        let mut buffer = vec![0; most];
-        let count = preadv2(file, &mut [IoSliceMut::new(&mut buffer)], offset, ReadWriteFlags::NOWAIT).ok()?;
-        buffer.truncate(count);
-        (count > 0).then(|| buffer.into())
+        let mut buffer = Buffer::take(most);
+        let count = preadv2(file, &mut [IoSliceMut::new(buffer.room())], offset, ReadWriteFlags::NOWAIT).ok()?;
+        (count > 0).then(|| buffer.filled(count))
     }
 }
 

@@ -1,5 +1,7 @@
 //! The memory store: verified bytes, bounded by weight.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use moka::sync::Cache as Moka;
 
@@ -17,12 +19,12 @@ use crate::base::{ByteSize, Digests};
 /// that nobody has checked yet.
 #[derive(Clone, Debug)]
 pub struct MemoryStore {
-    blobs: Moka<BlobId, Held>,
+    blobs: Moka<BlobId, Arc<Held>>,
     limit: u64,
     largest: u64,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Held {
     bytes: Bytes,
     digests: Digests,
@@ -36,7 +38,7 @@ impl MemoryStore {
     /// thousand small ones.
     pub fn new(limit: ByteSize) -> Self {
         let weigh =
-            |_: &BlobId, held: &Held| u32::try_from(held.bytes.len()).unwrap_or(u32::MAX).saturating_add(OVERHEAD);
+            |_: &BlobId, held: &Arc<Held>| u32::try_from(held.bytes.len()).unwrap_or(u32::MAX).saturating_add(OVERHEAD);
         let blobs = Moka::builder().max_capacity(limit.bytes()).weigher(weigh).build();
         Self { blobs, limit: limit.bytes(), largest: limit.bytes() / 16 }
     }
@@ -49,7 +51,8 @@ impl MemoryStore {
     /// Keeps bytes that were checked against `expected`.
     pub(super) fn insert(&self, expected: &Expected, bytes: Bytes) {
         if bytes.len() as u64 <= self.largest {
-            self.blobs.insert(expected.id(), Held { bytes, digests: expected.digests.clone() });
+            let held = Held { bytes, digests: expected.digests.clone() };
+            self.blobs.insert(expected.id(), Arc::new(held));
         }
     }
 }
@@ -68,7 +71,7 @@ impl Store for MemoryStore {
         if held.digests != expected.digests && check(expected, &held.bytes).is_err() {
             return None;
         }
-        Some(Blob::in_memory(id, held.bytes))
+        Some(Blob::in_memory(id, held.bytes.clone()))
     }
 
     fn begin(&self, expected: &Expected) -> Result<Box<dyn Sink>, CacheError> {

@@ -24,7 +24,7 @@ use std::{
     sync::Arc,
 };
 
-pub use blob::{Blob, BlobId, Expected, Place};
+pub use blob::{Blob, BlobId, Expected, Place, SEND_CHUNK};
 pub use disk::{DiskLimits, DiskStore, Inspection};
 pub use error::{CacheError, IngestError, ReadError};
 pub use growing::{Filled, Following, Growing, GrowingSource};

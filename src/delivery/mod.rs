@@ -271,10 +271,10 @@ impl Delivery {
         Ok(Delivered { lookup, body })
     }
 
-    /// The bytes, if they are in memory; without waiting for anything.
-    pub fn at_once(&self, request: &Request) -> Option<Blob> {
-        let blob = self.0.cache.get_at_once(&request.expected)?;
-        self.0.observer.looked_up(&request.mount, Lookup::Hit);
+    /// The bytes of an authorised target, if they are in memory; without waiting for anything.
+    pub fn at_once(&self, mount: &str, expected: &Expected) -> Option<Blob> {
+        let blob = self.0.cache.get_at_once(expected)?;
+        self.0.observer.looked_up(mount, Lookup::Hit);
         Some(blob)
     }
 

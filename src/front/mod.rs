@@ -3,6 +3,7 @@
 //! A front never decides whether something may be served; it names what is asked for and puts facts that others
 //! established into the words of its ecosystem.
 
+pub mod coding;
 pub mod conditional;
 pub mod glob;
 pub mod mount;

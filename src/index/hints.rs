@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    ops::RangeInclusive,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -83,7 +84,7 @@ impl Entry {
         // Links are resolved, and may be longer than the text they stand in.
         let links: usize = page.files.iter().map(|file| file.url.len()).sum();
         let weight = weight(size.saturating_add(links), page.files.len());
-        Self { hint: Some(Arc::new(Hint { page, tag })), fetched, weight }
+        Self { hint: Some(Arc::new(Hint { page, tag, fetched })), fetched, weight }
     }
 }
 
@@ -120,6 +121,13 @@ impl Hints {
             self.revalidate(page, project);
         }
         Ok(entry.hint)
+    }
+
+    /// When a hint is given without being revalidated. A clock that is set back leaves it, as one that goes on does.
+    pub fn fresh_within(&self, hint: &Hint) -> RangeInclusive<Timestamp> {
+        let fresh = self.shared.settings.fresh.duration();
+        let (from, until) = (hint.fetched.checked_sub(fresh), hint.fetched.checked_add(fresh));
+        from.unwrap_or(Timestamp::MIN)..=until.unwrap_or(Timestamp::MAX)
     }
 
     /// What is known without asking anybody.

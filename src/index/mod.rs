@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 pub use fetch::{fetch, page_url};
 pub use hints::{HintSettings, Hints};
+use jiff::Timestamp;
 
 use crate::{
     base::Fault,
@@ -26,6 +27,8 @@ pub struct Hint {
     pub page: Page,
     /// Changes with the page; compares equal only for the same bytes.
     pub tag: Arc<str>,
+    /// When it was fetched.
+    pub fetched: Timestamp,
 }
 
 /// Why there is no hint.

@@ -90,6 +90,20 @@ impl Decision {
     }
 }
 
+impl Decision {
+    /// None was made: the client left before.
+    pub(super) fn left() -> Self {
+        Self {
+            target: None,
+            digest: None,
+            chain: Vec::new(),
+            verdict: Verdict::Unavailable,
+            reason: "left",
+            detail: "the client left before it was answered".to_owned(),
+        }
+    }
+}
+
 impl Answer {
     /// An answer without a decision.
     pub(super) fn plain(route: &'static str, response: Response<Body>) -> Self {

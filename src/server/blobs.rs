@@ -4,13 +4,10 @@ use std::ops::Range;
 
 use futures_util::stream;
 use http_body::Frame;
-use http_body_util::{BodyExt as _, StreamBody};
+use http_body_util::StreamBody;
 
 use super::body::{self, Body, BodyError};
-use crate::cache::Blob;
-
-/// Bytes read from a file at once.
-const CHUNK: usize = 128 << 10;
+use crate::cache::{Blob, SEND_CHUNK};
 
 /// The bytes of a verified blob within `range`. Each chunk is read when the client has taken the one before, so that a
 /// slow client costs one chunk of memory. A read that fails breaks the answer off; it never ends it early and clean.
@@ -29,14 +26,14 @@ pub(super) fn of_blob(blob: Blob, range: Range<u64>) -> Body {
             return Ok::<_, BodyError>(None);
         }
         let left = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
-        let bytes = blob.read(range.start, left.min(CHUNK)).await?;
+        let bytes = blob.read(range.start, left.min(SEND_CHUNK)).await?;
         if bytes.is_empty() {
             return Err("the file ended before its length".into());
         }
         let rest = range.start + bytes.len() as u64..range.end;
         Ok(Some((Frame::data(bytes), (blob, rest))))
     });
-    StreamBody::new(chunks).boxed_unsync()
+    body::pieces(StreamBody::new(chunks))
 }
 
 #[cfg(test)]
@@ -67,9 +64,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_range_over_several_chunks_is_those_bytes() {
-        let content: Vec<u8> = (0..=255).cycle().take(3 * CHUNK).collect();
+        let content: Vec<u8> = (0..=255).cycle().take(3 * SEND_CHUNK).collect();
         let (_folder, blob) = on_disk(&content).await;
-        let middle = 7..2 * CHUNK + 9;
+        let middle = 7..2 * SEND_CHUNK + 9;
         let body = of_blob(blob.clone(), middle.start as u64..middle.end as u64).collect().await.unwrap();
         assert_eq!(body.to_bytes(), content[middle]);
         assert!(of_blob(blob, 5..5).collect().await.unwrap().to_bytes().is_empty());

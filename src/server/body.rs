@@ -7,69 +7,112 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
 
 /// Why a body ended before its length. The connection is then reset: a client never sees a clean end.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
+/// Is told, once, how many bytes left and whether that was all of it.
+type Report = Box<dyn FnOnce(u64, bool) + Send>;
+
 /// The body of every answer.
-pub type Body = UnsyncBoxBody<Bytes, BodyError>;
-
-/// A body that is there already.
-pub fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+#[derive(Default)]
+pub struct Body {
+    bytes: Source,
+    account: Option<Account>,
 }
 
-/// No body.
-pub fn empty() -> Body {
-    Empty::new().map_err(|never| match never {}).boxed_unsync()
+/// Where the bytes of a body come from.
+#[derive(Default)]
+enum Source {
+    /// Nothing more comes.
+    #[default]
+    Empty,
+    /// All of it is there.
+    Whole(Bytes),
+    /// It comes in pieces.
+    Pieces(UnsyncBoxBody<Bytes, BodyError>),
 }
 
-/// Passes a body on and tells, once, how many bytes left and whether that was all of it.
-pub struct Accounted {
-    inner: Body,
+struct Account {
     sent: u64,
     /// Bytes that make the answer whole.
     expected: u64,
     ended: bool,
-    report: Option<Box<dyn FnOnce(u64, bool) + Send>>,
+    report: Report,
 }
 
-impl Accounted {
+/// A body that is there already.
+pub fn full(bytes: impl Into<Bytes>) -> Body {
+    let bytes = bytes.into();
+    Body { bytes: if bytes.is_empty() { Source::Empty } else { Source::Whole(bytes) }, account: None }
+}
+
+/// No body.
+pub fn empty() -> Body {
+    Body::default()
+}
+
+/// A body in pieces; an error among them breaks the answer off.
+pub fn pieces(pieces: impl HttpBody<Data = Bytes, Error = BodyError> + Send + 'static) -> Body {
+    Body { bytes: Source::Pieces(pieces.boxed_unsync()), account: None }
+}
+
+impl Body {
     /// `expected` is the Content-Length; `report` gets (bytes sent, finished) when the body is done with.
-    pub fn wrap(inner: Body, expected: u64, report: impl FnOnce(u64, bool) + Send + 'static) -> Body {
-        Self { inner, sent: 0, expected, ended: false, report: Some(Box::new(report)) }.boxed_unsync()
+    #[must_use]
+    pub fn accounted(mut self, expected: u64, report: impl FnOnce(u64, bool) + Send + 'static) -> Self {
+        self.account = Some(Account { sent: 0, expected, ended: false, report: Box::new(report) });
+        self
     }
 }
 
-impl HttpBody for Accounted {
+impl HttpBody for Body {
     type Data = Bytes;
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let frame = ready!(Pin::new(&mut this.inner).poll_frame(cx));
-        match &frame {
-            Some(Ok(frame)) => this.sent += frame.data_ref().map_or(0, |data| data.len() as u64),
-            Some(Err(_)) => {}
-            None => this.ended = true,
+        let frame = match &mut this.bytes {
+            Source::Empty => None,
+            Source::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                this.bytes = Source::Empty;
+                Some(Ok(Frame::data(bytes)))
+            }
+            Source::Pieces(pieces) => ready!(Pin::new(pieces).poll_frame(cx)),
+        };
+        if let Some(account) = &mut this.account {
+            match &frame {
+                Some(Ok(frame)) => account.sent += frame.data_ref().map_or(0, |data| data.len() as u64),
+                Some(Err(_)) => {}
+                None => account.ended = true,
+            }
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        match &self.bytes {
+            Source::Empty => true,
+            Source::Whole(_) => false,
+            Source::Pieces(pieces) => pieces.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        match &self.bytes {
+            Source::Empty => SizeHint::with_exact(0),
+            Source::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Source::Pieces(pieces) => pieces.size_hint(),
+        }
     }
 }
 
-impl Drop for Accounted {
+impl Drop for Body {
     fn drop(&mut self) {
-        if let Some(report) = self.report.take() {
-            report(self.sent, self.ended || self.sent == self.expected);
+        if let Some(Account { sent, expected, ended, report }) = self.account.take() {
+            report(sent, ended || sent == expected);
         }
     }
 }
@@ -85,7 +128,7 @@ mod tests {
         let seen = Arc::new(Mutex::new(None));
         for (read, expected) in [(true, (3, true)), (false, (0, false))] {
             let report = Arc::clone(&seen);
-            let body = Accounted::wrap(full("abc"), 3, move |sent, finished| {
+            let body = full("abc").accounted(3, move |sent, finished| {
                 *report.lock().unwrap() = Some((sent, finished));
             });
             if read {

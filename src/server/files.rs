@@ -1,25 +1,29 @@
 //! A file on its way out: obtained, and put as a 200, 206, 304 or 416.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, TryStreamExt as _};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::Frame;
-use http_body_util::{BodyExt as _, StreamBody};
+use http_body_util::StreamBody;
+use jiff::Timestamp;
 use url::Url;
 
 use super::{
     answer::{Answer, Context, Decision, Denial},
     blobs,
     body::{self, Body, BodyError},
+    gate::Asked,
     problem::Level,
+    recall::{Ground, KeptFile},
 };
 use crate::{
+    cache::Expected,
     delivery::{self, Delivered, Delivery, DeliveryError, Lookup, Want},
     front::conditional::{self, Part},
     telemetry::metrics::Source,
-    trust::{Authorisation, Trust},
+    trust::{Authorisation, Standing, Trust},
     tuf::TargetInfo,
     upstream::{GateChain, Origins},
 };
@@ -29,6 +33,7 @@ const IMMUTABLE: HeaderValue = HeaderValue::from_static("max-age=31536000, immut
 /// A beginning that was released early must not be kept by anybody as if it were known to be good; nor a 416.
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const HIT: HeaderValue = HeaderValue::from_static("tufgate; hit");
 
 /// Obtains targets for one mount.
 #[derive(Clone)]
@@ -47,9 +52,7 @@ pub struct Obtain {
 
 /// What the client asked of a file, beside its name.
 pub(super) struct FileAsk<'a> {
-    pub(super) context: &'a Context,
-    pub(super) headers: &'a HeaderMap,
-    pub(super) head: bool,
+    pub(super) asked: &'a Asked<'a>,
     pub(super) level: Level,
     pub(super) route: &'static str,
     pub(super) content_type: &'static str,
@@ -58,6 +61,22 @@ pub(super) struct FileAsk<'a> {
     /// Whether it is a target of its own. Only such a one can be authorised again when it is there or at its end, and so
     /// may begin to leave early; a file that only a listing authorises may not.
     pub(super) own_target: bool,
+    /// What the authorisation rests on, where it goes on to hold for a while.
+    pub(super) standing: Option<Standing>,
+}
+
+impl FileAsk<'_> {
+    fn context(&self) -> &Context {
+        self.asked.context
+    }
+
+    fn headers(&self) -> &HeaderMap {
+        self.asked.headers
+    }
+
+    fn is_head(&self) -> bool {
+        self.asked.is_head()
+    }
 }
 
 impl Obtain {
@@ -95,8 +114,8 @@ impl Obtain {
         }
         let info = &signed.info;
         let etag = format!("\"{}\"", info.digests.primary().to_hex());
-        if let Some(tags) = text(ask.headers, header::IF_NONE_MATCH)
-            && conditional::if_none_match(tags, &etag)
+        if let Some(tags) = list(ask.headers(), header::IF_NONE_MATCH)
+            && conditional::if_none_match(&tags, &etag)
         {
             let mut response = Response::new(body::empty());
             *response.status_mut() = StatusCode::NOT_MODIFIED;
@@ -105,23 +124,30 @@ impl Obtain {
             return Answer { response, route: ask.route, source: Source::Cache, decision };
         }
         // A range counts with GET alone (RFC 9110 §14.2).
-        let part = if ask.head { Part::Whole } else { part(ask.headers, &etag, info.length) };
+        let part = if ask.is_head() { Part::Whole } else { part(ask.headers(), &etag, info.length) };
         let want = Want {
-            range: wanted(part, ask.head),
+            range: wanted(part, ask.is_head()),
             early: self.early && ask.own_target,
             reauthorise: ask.own_target.then(|| self.reauthorise(&signed)),
         };
         let mut request = delivery::Request::of(&self.mount, info, sources, self.allowed.clone());
-        request.passed = GateChain::of(ask.headers);
-        request.client = Some(ask.context.client);
+        request.passed = GateChain::of(ask.headers());
+        request.client = Some(ask.context().client);
         match self.delivery.obtain(&request, want).await {
-            Ok(delivered) => put(ask, &signed, delivered, part, &etag),
+            Ok(delivered) => {
+                let in_memory = matches!(&delivered.body, delivery::Body::Verified(blob) if blob.bytes().is_some());
+                let answer = put(ask, &signed, delivered, part, &etag);
+                if in_memory && !ask.is_head() && answer.response.status() == StatusCode::OK {
+                    self.keep(ask, &answer, request.expected);
+                }
+                answer
+            }
             Err(error) => {
                 let denial = Denial {
                     signed: Some(Box::new(signed)),
                     ..Denial::new(ask.level, error.fault(), error.reason(), ask.subject, error.to_string())
                 };
-                let mut answer = denial.answer(ask.context, ask.route);
+                let mut answer = denial.answer(ask.context(), ask.route);
                 let wait = error.retry_after().map(|wait| HeaderValue::from(wait.as_secs().max(1)));
                 if let Some(wait) = wait.filter(|_| answer.response.status().is_server_error()) {
                     answer.response.headers_mut().insert(header::RETRY_AFTER, wait);
@@ -129,6 +155,18 @@ impl Obtain {
                 answer
             }
         }
+    }
+
+    /// Lets the same be answered again without asking anew, for as long as the authorisation stands.
+    fn keep(&self, ask: &FileAsk<'_>, answer: &Answer, expected: Expected) {
+        let (Some(standing), Some(decision)) = (ask.standing.clone(), answer.decision.clone()) else { return };
+        let gate = ask.asked.gate;
+        let mut headers = answer.response.headers().clone();
+        headers.insert(CACHE_STATUS, HIT);
+        let meter = gate.metrics.meter(&self.mount, ask.route, Source::Cache);
+        let ground = Ground { standing, within: Timestamp::MIN..=Timestamp::MAX };
+        let file = KeptFile { delivery: self.delivery.clone(), expected, headers, decision };
+        gate.recall.keep_file(ask.asked.target, &self.mount, ask.route, meter, ground, file);
     }
 
     /// Asked again before the end of an early release (decision 15): the same bytes must still be signed.
@@ -151,15 +189,17 @@ impl Obtain {
 
 fn put(ask: &FileAsk<'_>, signed: &Authorisation, delivered: Delivered, part: Part, etag: &str) -> Answer {
     let (status, source) = match delivered.lookup {
-        Lookup::Hit => ("tufgate; hit", Source::Cache),
-        Lookup::Collapsed => ("tufgate; fwd=miss; collapsed", Source::Upstream),
-        Lookup::Miss | Lookup::Corrupt | Lookup::Error => ("tufgate; fwd=miss", Source::Upstream),
+        Lookup::Hit => (HIT, Source::Cache),
+        Lookup::Collapsed => (HeaderValue::from_static("tufgate; fwd=miss; collapsed"), Source::Upstream),
+        Lookup::Miss | Lookup::Corrupt | Lookup::Error => {
+            (HeaderValue::from_static("tufgate; fwd=miss"), Source::Upstream)
+        }
     };
     let mut response = match delivered.body {
         delivery::Body::Verified(blob) => put_verified(ask, signed.info.length, blob, part, etag),
         delivery::Body::Early(early) => put_early(ask, signed.info.length, early, etag),
     };
-    response.headers_mut().insert(CACHE_STATUS, HeaderValue::from_static(status));
+    response.headers_mut().insert(CACHE_STATUS, status);
     Answer { response, route: ask.route, source, decision: Some(Decision::allowed(signed)) }
 }
 
@@ -172,7 +212,7 @@ fn put_verified(ask: &FileAsk<'_>, length: u64, blob: crate::cache::Blob, part: 
         Part::Unsatisfiable => (StatusCode::RANGE_NOT_SATISFIABLE, 0..0, Some(format!("bytes */{length}"))),
     };
     let sent = range.end - range.start;
-    let mut response = Response::new(if ask.head { body::empty() } else { blobs::of_blob(blob, range) });
+    let mut response = Response::new(if ask.is_head() { body::empty() } else { blobs::of_blob(blob, range) });
     *response.status_mut() = status;
     let headers = response.headers_mut();
     describe(headers, etag, ask.content_type);
@@ -190,9 +230,9 @@ fn put_verified(ask: &FileAsk<'_>, length: u64, blob: crate::cache::Blob, part: 
 /// that no beginning that was never verified is completed by a verified end (decision 17). Where each chunk is verified
 /// before it leaves, a beginning is as good as that of the whole, and so is its tag (docs/adr/0006-…).
 fn put_early(ask: &FileAsk<'_>, length: u64, early: delivery::EarlyBody, etag: &str) -> Response<Body> {
-    let etag = if early.is_verified() { etag.to_owned() } else { format!("\"early-{}\"", ask.context.id) };
+    let etag = if early.is_verified() { etag.to_owned() } else { format!("\"early-{}\"", ask.context().id) };
     let frames = early.into_stream().map_ok(Frame::data).map_err(|error| -> BodyError { Box::new(error) });
-    let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
+    let mut response = Response::new(body::pieces(StreamBody::new(frames)));
     let headers = response.headers_mut();
     describe(headers, &etag, ask.content_type);
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
@@ -225,6 +265,14 @@ fn wanted(part: Part, head: bool) -> delivery::Range {
         Part::Range { first, open: true, .. } => delivery::Range::From(first),
         Part::Range { .. } | Part::Unsatisfiable => delivery::Range::Other,
     }
+}
+
+/// A header that is a list, as one text: several lines are as good as one with commas (RFC 9110 §5.3). Absent where none
+/// of it is visible ASCII.
+pub(super) fn list(headers: &HeaderMap, name: HeaderName) -> Option<Cow<'_, str>> {
+    let mut lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
+    let first = lines.next()?;
+    Some(lines.fold(Cow::Borrowed(first), |joined, line| Cow::Owned(format!("{joined}, {line}"))))
 }
 
 /// A header as text; absent where it is not visible ASCII.

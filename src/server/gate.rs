@@ -1,23 +1,26 @@
 //! The request pipeline: what every request passes, whatever its mount, verb or version of HTTP.
 
 use std::{
+    future::{self, Future},
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use futures_util::future::{BoxFuture, Either};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use url::Url;
 
 use super::{
-    answer::{Answer, Context, Denial, bad_request, malformed},
-    body::{Accounted, Body},
+    answer::{Answer, Context, Decision, Denial, bad_request, malformed},
+    body::Body,
     files::Obtain,
     ids::Ids,
     problem::Level,
     pypi::PypiMount,
+    recall::{Recall, Recalled},
     tree::TreeMount,
 };
 use crate::{
@@ -33,6 +36,10 @@ use crate::{
 
 /// How much of a path is kept for the audit log, in characters.
 const PATH_MAX: usize = 8 << 10;
+/// `Server` of every answer.
+const SERVER: HeaderValue = HeaderValue::from_static("tufgate");
+/// What stands for a status where the client left before there was one.
+const LEFT: u16 = 499;
 /// Where metadata is passed on for chained gates.
 const TUF_PREFIX: &str = "/-/tuf/";
 
@@ -88,6 +95,8 @@ pub struct Gate {
     pub instance: InstanceId,
     /// The admin listener, where a client can open it.
     pub why: WhyBase,
+    /// Answers that can be given again.
+    pub recall: Recall,
 }
 
 /// Who can open a `/why` link (decision 27).
@@ -103,7 +112,10 @@ pub enum WhyBase {
 
 /// What a front may look at.
 pub(super) struct Asked<'r> {
+    pub(super) gate: &'r Gate,
     pub(super) context: &'r Context,
+    /// The request target as received.
+    pub(super) target: &'r str,
     pub(super) path: &'r RequestPath<'r>,
     pub(super) method: &'r Method,
     pub(super) headers: &'r HeaderMap,
@@ -116,20 +128,76 @@ impl Asked<'_> {
 }
 
 impl Gate {
-    /// Answers one request.
-    pub async fn handle<B>(self: Arc<Self>, request: Request<B>, peer: IpAddr) -> Response<Body> {
+    /// Answers one request: at once where the same answer was given before and what it rests on still stands, else by
+    /// the whole way.
+    pub fn handle<B: Send + Sync + 'static>(
+        self: Arc<Self>,
+        request: Request<B>,
+        peer: IpAddr,
+    ) -> impl Future<Output = Response<Body>> + Send + use<B> {
+        match self.recalled(&request, peer) {
+            Some(response) => Either::Left(future::ready(response)),
+            // Boxed: it is large, and would be moved about with the small one.
+            None => Either::<_, BoxFuture<'static, _>>::Right(Box::pin(self.answer(request, peer))),
+        }
+    }
+
+    fn recalled<B>(self: &Arc<Self>, request: &Request<B>, client: IpAddr) -> Option<Response<Body>> {
         let started = Instant::now();
+        if request.method() != Method::GET || self.audit.is_behind() || self.refuse_shape(request).is_some() {
+            return None;
+        }
+        let target = request.uri().path_and_query()?;
+        let kept = self.recall.look(target.as_str())?;
+        let Recalled { mut response, unchanged } = kept.recall(request.headers())?;
         let guard = self.metrics.enter();
-        let mut context = self.context(&request, peer);
-        let misshapen = self.refuse_shape(&request);
+        response.headers_mut().insert(header::SERVER, SERVER);
+        kept.meter.first_byte(started.elapsed());
+        let (gate, target, has_record) = (Arc::clone(self), target.clone(), kept.decision().is_some());
+        let expected = response.body().size_hint().lower();
+        let report = {
+            let kept = Arc::clone(&kept);
+            move |sent: u64, finished: bool| {
+                let _in_flight_until_here = guard;
+                let took = started.elapsed();
+                kept.meter.answered(unchanged, sent, took);
+                if !has_record && !is_logged() {
+                    return;
+                }
+                let context = Context {
+                    id: gate.ids.next(),
+                    why: None,
+                    client,
+                    method: Method::GET,
+                    path: shortened(target.path()),
+                    mount: kept.mount.to_string(),
+                };
+                let status = if unchanged { StatusCode::NOT_MODIFIED } else { StatusCode::OK };
+                let end = End { status: status.as_u16(), sent, finished, took };
+                log(&context, kept.route, &end);
+                if let Some(decision) = kept.decision() {
+                    gate.record(context, decision.clone(), &end);
+                }
+            }
+        };
+        Some(response.map(|body| body.accounted(expected, report)))
+    }
+
+    async fn answer<B>(self: Arc<Self>, request: Request<B>, peer: IpAddr) -> Response<Body> {
+        let context = self.context(&request, peer);
+        let guard = self.metrics.enter();
+        let mut unanswered = Unanswered { gate: self, context, started: Instant::now(), guard: Some(guard) };
+        let Unanswered { gate, context, .. } = &mut unanswered;
+        // Back-pressure rather than loss: while the disk does not take records as fast as they come, nobody makes more.
+        gate.audit.keeps_up().await;
+        let misshapen = gate.refuse_shape(&request);
         // Where such a request ends, whoever stands in between may read otherwise: nothing behind it counts.
         let close = misshapen.is_some() && request.version() < http::Version::HTTP_2;
         let answer = match misshapen {
             Some(answer) => answer,
-            None => self.dispatch(&mut context, &request).await,
+            None => gate.dispatch(context, &request).await,
         };
-        self.metrics.first_byte(label(&context.mount), answer.route, started.elapsed());
-        let mut response = self.account(context, answer, started, guard);
+        let mut response = unanswered.account(answer);
         if close {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -144,7 +212,7 @@ impl Gate {
             _ => None,
         };
         let why = why.map(|url| format!("{}/why/{id}", url.as_str().trim_end_matches('/')));
-        let path = request.uri().path().chars().take(PATH_MAX).collect();
+        let path = shortened(request.uri().path());
         Context { id, why, client, method: request.method().clone(), path, mount: String::new() }
     }
 
@@ -187,7 +255,8 @@ impl Gate {
             return bad_request(StatusCode::GONE, "nothing is mounted at this path");
         };
         context.mount.clone_from(&mount.name);
-        let asked = Asked { context, path: &path, method: request.method(), headers: request.headers() };
+        let headers = request.headers();
+        let asked = Asked { gate: self, context, target, path: &path, method: request.method(), headers };
         match &mount.front {
             MountFront::Pypi(pypi) => pypi.answer(&asked).await,
             MountFront::Tree(tree) => tree.answer(&asked).await,
@@ -222,13 +291,57 @@ impl Gate {
         }
     }
 
+    fn record(&self, context: Context, decision: Decision, end: &End) {
+        self.audit.write(Record {
+            time: self.clock.now(),
+            request: context.id,
+            sequence: 0,
+            client: context.client.to_string(),
+            mount: context.mount,
+            method: method_label(&context.method).to_owned(),
+            path: context.path,
+            target: decision.target,
+            digest: decision.digest,
+            chain: decision.chain,
+            verdict: decision.verdict,
+            reason: decision.reason.to_owned(),
+            detail: decision.detail,
+            status: end.status,
+            bytes: end.sent,
+            finished: end.finished,
+        });
+    }
+}
+
+/// How an answer ended.
+struct End {
+    status: u16,
+    /// Bytes of its body that left.
+    sent: u64,
+    finished: bool,
+    took: Duration,
+}
+
+/// A request that has no answer yet. A client may leave before there is one: that is counted and recorded, too.
+struct Unanswered {
+    gate: Arc<Gate>,
+    context: Context,
+    started: Instant,
+    /// `None` once it has an answer.
+    guard: Option<InFlight>,
+}
+
+impl Unanswered {
     /// Counts the answer, and writes its record when the body has ended.
-    fn account(self: Arc<Self>, context: Context, answer: Answer, started: Instant, guard: InFlight) -> Response<Body> {
+    fn account(mut self, answer: Answer) -> Response<Body> {
         let Answer { response, route, source, decision } = answer;
+        let (gate, started, guard) = (Arc::clone(&self.gate), self.started, self.guard.take());
+        let context = self.context.clone();
+        gate.metrics.first_byte(label(&context.mount), route, started.elapsed());
         let (mut head, body) = response.into_parts();
-        head.headers.insert(header::SERVER, HeaderValue::from_static("tufgate"));
+        head.headers.insert(header::SERVER, SERVER);
         if let Some(decision) = decision.as_ref().filter(|decision| decision.verdict == Verdict::Refused) {
-            self.metrics.refused(label(&context.mount), decision.reason);
+            gate.metrics.refused(label(&context.mount), decision.reason);
         }
         let status = head.status.as_u16();
         let no_body = context.method == Method::HEAD || matches!(status, 204 | 304);
@@ -236,31 +349,30 @@ impl Gate {
         let body = if no_body { super::body::empty() } else { body };
         let report = move |sent: u64, finished: bool| {
             let _in_flight_until_here = guard;
-            self.metrics.sent(label(&context.mount), source, sent);
-            let method = method_label(&context.method);
-            self.metrics.request(label(&context.mount), route, method, status, started.elapsed());
-            log(&context, route, status, sent, finished, started.elapsed());
-            let Some(decision) = decision else { return };
-            self.audit.write(Record {
-                time: self.clock.now(),
-                request: context.id,
-                sequence: 0,
-                client: context.client.to_string(),
-                mount: context.mount,
-                method: method.to_owned(),
-                path: context.path,
-                target: decision.target,
-                digest: decision.digest,
-                chain: decision.chain,
-                verdict: decision.verdict,
-                reason: decision.reason.to_owned(),
-                detail: decision.detail,
-                status,
-                bytes: sent,
-                finished,
-            });
+            let end = End { status, sent, finished, took: started.elapsed() };
+            gate.metrics.sent(label(&context.mount), source, sent);
+            gate.metrics.request(label(&context.mount), route, method_label(&context.method), status, end.took);
+            log(&context, route, &end);
+            if let Some(decision) = decision {
+                gate.record(context, decision, &end);
+            }
         };
-        Response::from_parts(head, Accounted::wrap(body, expected, report))
+        Response::from_parts(head, body.accounted(expected, report))
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if self.guard.take().is_none() {
+            return;
+        }
+        let (gate, context) = (&self.gate, self.context.clone());
+        let end = End { status: LEFT, sent: 0, finished: false, took: self.started.elapsed() };
+        gate.metrics.request(label(&context.mount), "other", method_label(&context.method), LEFT, end.took);
+        log(&context, "other", &end);
+        if !context.mount.is_empty() {
+            gate.record(context, Decision::left(), &end);
+        }
     }
 }
 
@@ -302,11 +414,24 @@ fn length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
+/// A path as it is kept for the audit log and the log.
+fn shortened(path: &str) -> String {
+    path.char_indices().nth(PATH_MAX).map_or(path, |(end, _)| path.get(..end).unwrap_or(path)).to_owned()
+}
+
+fn is_logged() -> bool {
+    tracing::enabled!(tracing::Level::INFO)
+}
+
 /// One line a request, without its query.
-fn log(context: &Context, route: &str, status: u16, bytes: u64, finished: bool, took: Duration) {
+fn log(context: &Context, route: &str, end: &End) {
+    if !is_logged() {
+        return;
+    }
     let path = utf8_percent_encode(&context.path, &PATH_SET).to_string();
-    let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    let millis = u64::try_from(end.took.as_millis()).unwrap_or(u64::MAX);
     let Context { id, client, method, mount, .. } = context;
+    let End { status, sent: bytes, finished, .. } = *end;
     tracing::info!(%id, %client, %method, mount, path, route, status, bytes, finished, millis, "request");
 }
 

@@ -15,6 +15,7 @@ mod listings;
 mod pages;
 pub mod problem;
 mod pypi;
+mod recall;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tree;
@@ -29,6 +30,7 @@ pub use files::Obtain;
 pub use gate::{Gate, Mount, MountFront, WhyBase};
 pub use listener::{ListenError, Listener, Tls};
 pub use pypi::{Authorised, PypiMount};
+pub use recall::Recall;
 pub use tree::TreeMount;
 
 /// `[server]` of the configuration.

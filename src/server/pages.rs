@@ -1,26 +1,29 @@
-//! Rendered pages: kept per project, form and state of trust, plain and compressed.
+//! Rendered pages: kept per project, form and state of trust, plain and in every coding that installers take.
 
 use std::{
-    io::Write as _,
+    io::{self, Write as _},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use jiff::Timestamp;
 use moka::sync::Cache;
 
 use super::{
     answer::{Answer, Denial},
-    body,
-    files::text,
+    body::{self, Body},
+    files::list,
     gate::Asked,
     problem::Level,
 };
 use crate::{
     base::{Digest, Fault, Span},
-    front::conditional,
+    front::{
+        coding::{self, Coding},
+        conditional,
+    },
     index::Hint,
     simple::{self, Format, ProjectName},
     trust::State,
@@ -33,6 +36,9 @@ const MEMORY_MAX: u64 = 64 << 20;
 const ENTRY_OVERHEAD: usize = 512;
 /// Below it compressing costs more than it saves, in bytes.
 const COMPRESS_MIN: usize = 1 << 10;
+/// A page is compressed once and sent often.
+const GZIP_LEVEL: u32 = 6;
+const ZSTD_LEVEL: i32 = 9;
 
 /// The rendered pages of one mount.
 pub(super) struct Pages {
@@ -53,8 +59,8 @@ pub(super) struct Tags {
 impl Pages {
     pub(super) fn new() -> Self {
         let weigh = |_: &(ProjectName, bool), (_, page): &(Tags, Arc<Page>)| {
-            let compressed = page.compressed.as_ref().map_or(0, |variant| variant.body.len());
-            u32::try_from(page.plain.body.len() + compressed + ENTRY_OVERHEAD).unwrap_or(u32::MAX)
+            let bytes: usize = page.all().map(|variant| variant.body.len()).sum();
+            u32::try_from(bytes + ENTRY_OVERHEAD).unwrap_or(u32::MAX)
         };
         let kept = Cache::builder().max_capacity(MEMORY_MAX).weigher(weigh).build();
         Self { kept, newest: Mutex::new(None) }
@@ -91,16 +97,18 @@ impl Pages {
     }
 }
 
-/// A page in one form.
+/// A page in one form, in each coding; as it is in any case.
 pub(super) struct Page {
     plain: Variant,
-    compressed: Option<Variant>,
+    /// Smaller ones.
+    variants: Vec<Variant>,
 }
 
-/// Bytes and the strong ETag that is theirs alone.
-struct Variant {
-    body: Bytes,
-    etag: HeaderValue,
+/// Bytes in one coding, and the strong ETag that is theirs alone.
+pub(super) struct Variant {
+    pub(super) coding: Coding,
+    pub(super) body: Bytes,
+    pub(super) etag: HeaderValue,
 }
 
 /// How long a client may keep a page.
@@ -118,6 +126,14 @@ impl Freshness {
     pub(super) fn of(max_age: Span, expires: Timestamp, now: Timestamp) -> Self {
         let left = u64::try_from(expires.duration_since(now).as_secs()).unwrap_or(0);
         match max_age.duration().as_secs().min(left) {
+            0 => Self::Revalidate,
+            seconds => Self::Seconds(seconds),
+        }
+    }
+
+    /// What it is while no expiry is near.
+    pub(super) fn whole(max_age: Span) -> Self {
+        match max_age.duration().as_secs() {
             0 => Self::Revalidate,
             seconds => Self::Seconds(seconds),
         }
@@ -146,61 +162,82 @@ impl Page {
     }
 
     pub(super) fn of(body: Vec<u8>) -> Self {
-        let compressed = (body.len() >= COMPRESS_MIN).then(|| gzip(&body)).flatten();
-        Self { plain: Variant::of(body), compressed: compressed.map(Variant::of) }
+        let plain = Variant::of(Coding::Identity, body);
+        let mut page = Self { plain, variants: Vec::new() };
+        if page.plain.body.len() >= COMPRESS_MIN {
+            let bytes = &page.plain.body;
+            let compressed = [(Coding::Zstd, zstd::bulk::compress(bytes, ZSTD_LEVEL)), (Coding::Gzip, gzip(bytes))];
+            // What cannot be compressed is sent as it is.
+            let smaller = compressed.into_iter().filter_map(|(coding, body)| Some(Variant::of(coding, body.ok()?)));
+            page.variants = smaller.filter(|variant| variant.body.len() < bytes.len()).collect();
+        }
+        page
     }
 
-    /// The answer in the form that the client takes; a HEAD, a 304 and a GET have the same headers.
+    /// The variant in a coding.
+    pub(super) fn variant(&self, coding: Coding) -> Option<&Variant> {
+        self.all().find(|variant| variant.coding == coding)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Variant> {
+        std::iter::once(&self.plain).chain(&self.variants)
+    }
+
+    /// The variant that a client with these headers gets.
+    pub(super) fn negotiated(&self, headers: &HeaderMap) -> &Variant {
+        let accept = list(headers, header::ACCEPT_ENCODING);
+        let coding = coding::negotiate(accept.as_deref(), |coding| self.variant(coding).is_some());
+        self.variant(coding).unwrap_or(&self.plain)
+    }
+
+    /// The answer in the form and the coding that the client takes; a HEAD, a 304 and a GET have the same headers.
     pub(super) fn answer(&self, asked: &Asked<'_>, format: Format, freshness: Freshness) -> Answer {
-        let takes_gzip = text(asked.headers, header::ACCEPT_ENCODING).is_some_and(takes_gzip);
-        let compressed = self.compressed.as_ref().filter(|_| takes_gzip);
-        let variant = compressed.unwrap_or(&self.plain);
-        let unchanged = text(asked.headers, header::IF_NONE_MATCH)
-            .zip(variant.etag.to_str().ok())
-            .is_some_and(|(tags, etag)| conditional::if_none_match(tags, etag));
-        let mut response = Response::new(if unchanged { body::empty() } else { body::full(variant.body.clone()) });
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
-        headers.insert(header::ETAG, variant.etag.clone());
-        headers.insert(header::VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
-        headers.insert(header::CACHE_CONTROL, freshness.header());
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        if compressed.is_some() {
-            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        }
-        if unchanged {
-            *response.status_mut() = StatusCode::NOT_MODIFIED;
-        } else {
-            response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(variant.body.len()));
-        }
-        Answer::plain("page", response)
+        let variant = self.negotiated(asked.headers);
+        let headers = variant.headers(format, freshness);
+        Answer::plain("page", variant.response(asked.headers, headers).0)
     }
 }
 
 impl Variant {
-    fn of(body: Vec<u8>) -> Self {
+    fn of(coding: Coding, body: Vec<u8>) -> Self {
         let etag = format!("\"{}\"", Digest::sha256(&body).to_hex());
         let etag = HeaderValue::try_from(etag).unwrap_or_else(|_| HeaderValue::from_static("\"\""));
-        Self { body: body.into(), etag }
+        Self { coding, body: body.into(), etag }
+    }
+
+    /// The headers of a 200.
+    pub(super) fn headers(&self, format: Format, freshness: Freshness) -> HeaderMap {
+        let mut headers = HeaderMap::with_capacity(16);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+        headers.insert(header::ETAG, self.etag.clone());
+        headers.insert(header::VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+        headers.insert(header::CACHE_CONTROL, freshness.header());
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if let Some(name) = self.coding.name() {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(name));
+        }
+        headers
+    }
+
+    /// A 200 with `headers`, or the 304 of it where the client says that it has these very bytes; and which.
+    pub(super) fn response(&self, asked: &HeaderMap, headers: HeaderMap) -> (Response<Body>, bool) {
+        let has = |tags: &str| self.etag.to_str().is_ok_and(|etag| conditional::if_none_match(tags, etag));
+        let unchanged = list(asked, header::IF_NONE_MATCH).is_some_and(|tags| has(&tags));
+        let mut response = Response::new(if unchanged { body::empty() } else { body::full(self.body.clone()) });
+        *response.headers_mut() = headers;
+        if unchanged {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            response.headers_mut().remove(header::CONTENT_LENGTH);
+        }
+        (response, unchanged)
     }
 }
 
-fn gzip(body: &[u8]) -> Option<Vec<u8>> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::new(6));
-    encoder.write_all(body).ok()?;
-    encoder.finish().ok()
-}
-
-/// Whether `gzip` (or `*`) is accepted with a quality above 0 (RFC 9110 §12.5.3).
-fn takes_gzip(accept: &str) -> bool {
-    let quality = |name: &str| {
-        accept.split(',').find_map(|coding| {
-            let (coding, parameters) = coding.split_once(';').unwrap_or((coding, ""));
-            let q = parameters.trim().strip_prefix("q=").map_or(Some(1.0), |q| q.trim().parse::<f32>().ok());
-            coding.trim().eq_ignore_ascii_case(name).then_some(q.unwrap_or(0.0))
-        })
-    };
-    quality("gzip").or_else(|| quality("*")).is_some_and(|q| q > 0.0)
+fn gzip(body: &[u8]) -> io::Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::new(GZIP_LEVEL));
+    encoder.write_all(body)?;
+    encoder.finish()
 }
 
 #[cfg(test)]
@@ -208,29 +245,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gzip_is_sent_only_to_who_takes_it() {
-        for (accept, expected) in [
-            ("gzip", true),
-            ("gzip, deflate", true),
-            ("br, GZIP;q=0.5", true),
-            ("*", true),
-            ("gzip;q=0", false),
-            ("*, gzip;q=0.0", false),
-            ("identity", false),
-            ("", false),
-            ("gzip;q=nonsense", false),
-        ] {
-            assert_eq!(takes_gzip(accept), expected, "{accept}");
-        }
+    fn every_coding_is_the_same_page_smaller_and_has_an_etag_of_its_own() {
+        let text = "a page of many files, all alike; ".repeat(200).into_bytes();
+        let page = Page::of(text.clone());
+        let (zstd, gzip) = (page.variant(Coding::Zstd).unwrap(), page.variant(Coding::Gzip).unwrap());
+        assert_eq!(zstd::bulk::decompress(&zstd.body, text.len()).unwrap(), text);
+        let mut plain = Vec::new();
+        io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&gzip.body[..]), &mut plain).unwrap();
+        assert_eq!(plain, text);
+        assert!(zstd.body.len() < 200 && gzip.body.len() < 200);
+        let etags: std::collections::HashSet<_> = page.all().map(|variant| variant.etag.clone()).collect();
+        assert_eq!(etags.len(), 3);
     }
 
     #[test]
-    fn plain_and_compressed_have_etags_of_their_own() {
-        let page = Page::of(vec![b'a'; 4096]);
-        let compressed = page.compressed.unwrap();
-        assert!(compressed.body.len() < 200);
-        assert_ne!(page.plain.etag, compressed.etag);
-        assert!(Page::of(vec![b'a'; 10]).compressed.is_none());
+    fn what_is_small_and_what_cannot_be_made_smaller_has_no_other_coding() {
+        assert!(Page::of(vec![b'a'; 10]).variants.is_empty());
+        let noise: Vec<u8> = (0..512_u32).flat_map(|n| Digest::sha256(&n.to_be_bytes()).as_bytes().to_vec()).collect();
+        assert!(Page::of(noise).variants.is_empty());
     }
 
     #[test]

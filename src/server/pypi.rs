@@ -4,15 +4,17 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, stream};
 use http::{StatusCode, header};
+use jiff::Timestamp;
 use url::Url;
 
 use super::{
     answer::{Answer, Denial, bad_request, malformed, redirect},
-    files::{FileAsk, Obtain, text},
+    files::{FileAsk, Obtain, list},
     gate::Asked,
     listings::{Listings, SignedListing},
     pages::{self, Pages},
     problem::Level,
+    recall::{Form, Ground},
 };
 use crate::{
     base::{Algorithm, Fault, SharedClock},
@@ -22,7 +24,7 @@ use crate::{
     },
     index::{Hint, HintError, Hints},
     simple::{File, FilePath, Format, ProjectList, ProjectName, filename::Distribution, negotiate},
-    telemetry::Metrics,
+    telemetry::{Metrics, metrics::Source},
     trust::{Authorisation, State, TrustError},
     tuf::{TargetInfo, TargetPath},
 };
@@ -41,6 +43,15 @@ pub struct PypiMount {
     pages: Pages,
     metrics: Arc<Metrics>,
     clock: SharedClock,
+}
+
+/// A page that may be answered.
+struct Rendered {
+    page: Arc<pages::Page>,
+    /// Whether all that it says will still be so when it is asked for again.
+    settled: bool,
+    /// What it rests on, where that can be told without making it anew.
+    ground: Option<Ground>,
 }
 
 /// A file that may be served.
@@ -90,18 +101,22 @@ impl PypiMount {
             true => ("metadata", "text/plain; charset=utf-8"),
             false => ("file", "application/octet-stream"),
         };
+        // Before the look-ups: what they rest on must not be newer than what they said.
+        let live = self.obtain.trust.live();
         match self.authorise(file).await {
             Err(denial) => denial.answer(asked.context, route),
             Ok(authorised) => {
+                let standing = live
+                    .filter(|_| authorised.listed_at.is_none())
+                    .and_then(|live| self.obtain.trust.standing(&live, &target_paths(&self.front.targets(file))));
                 let ask = FileAsk {
-                    context: asked.context,
-                    headers: asked.headers,
-                    head: asked.is_head(),
+                    asked,
                     level: Level::File,
                     route,
                     content_type,
                     subject: &subject(file),
                     own_target: authorised.listed_at.is_none(),
+                    standing,
                 };
                 let sources = self.sources(file, &authorised);
                 self.obtain.answer(&ask, authorised.signed, sources).await
@@ -206,7 +221,7 @@ impl PypiMount {
     // ---- pages ----
 
     async fn page(&self, asked: &Asked<'_>, project: &ProjectName) -> Answer {
-        let Some(format) = negotiate(text(asked.headers, header::ACCEPT)) else {
+        let Some(format) = negotiate(list(asked.headers, header::ACCEPT).as_deref()) else {
             return bad_request(StatusCode::NOT_ACCEPTABLE, "a page can be had as JSON or as HTML");
         };
         let state = match self.obtain.trust.fresh().await {
@@ -217,32 +232,54 @@ impl PypiMount {
             }
         };
         match self.rendered(project, format, &state).await {
-            Ok((page, true)) => {
+            Ok(Rendered { page, settled: true, ground }) => {
                 let freshness = pages::Freshness::of(self.front.settings().max_age, state.expires(), self.clock.now());
+                if let Some(ground) = ground {
+                    self.keep(asked, format, &page, freshness, ground);
+                }
                 page.answer(asked, format, freshness)
             }
-            Ok((page, false)) => page.answer(asked, format, pages::Freshness::NoStore),
+            Ok(Rendered { page, .. }) => page.answer(asked, format, pages::Freshness::NoStore),
             // A refused listing too: its files may be signed and served all the same, and named without what it says of
             // them a withdrawn one would be installed.
             Err(denial) => denial.answer(asked.context, "page"),
         }
     }
 
-    /// The page, and whether all that it says will still be so when it is asked for again.
-    async fn rendered(
+    /// Lets the same be answered again without asking anew, for as long as what it rests on stands and the client may
+    /// keep it for as long.
+    fn keep(
         &self,
-        project: &ProjectName,
+        asked: &Asked<'_>,
         format: Format,
-        state: &State,
-    ) -> Result<(Arc<pages::Page>, bool), Denial> {
+        page: &Arc<pages::Page>,
+        freshness: pages::Freshness,
+        ground: Ground,
+    ) {
+        let max_age = self.front.settings().max_age.duration();
+        if !asked.is_head() && freshness == pages::Freshness::whole(self.front.settings().max_age) {
+            let until = ground.standing.until().checked_sub(max_age).unwrap_or(Timestamp::MIN);
+            let within = *ground.within.start()..=until.min(*ground.within.end());
+            let variant = page.negotiated(asked.headers);
+            let form = Form::new(asked.headers, page, variant, variant.headers(format, freshness));
+            let meter = self.metrics.meter(&self.obtain.mount, "page", Source::Local);
+            if let Some(form) = form {
+                let ground = Ground { within, ..ground };
+                asked.gate.recall.keep_page(asked.target, &self.obtain.mount, meter, ground, form);
+            }
+        }
+    }
+
+    async fn rendered(&self, project: &ProjectName, format: Format, state: &State) -> Result<Rendered, Denial> {
         let listing = self.listing(project).await?;
         let hint = match &listing {
             Some(_) => self.siblings(project).await,
             None => self.hint(project).await?,
         };
         let tags = self.pages.tags(state, listing.as_ref().map(|listing| &listing.signed.info), hint.as_deref());
+        let ground = self.ground(project, state, hint.as_deref());
         if let Some(page) = self.pages.get(project, format, &tags) {
-            return Ok((page, true));
+            return Ok(Rendered { page, settled: true, ground });
         }
         let reason = self.obtain.trust.unsigned_words();
         let (composed, settled) = match (&listing, &hint) {
@@ -261,7 +298,21 @@ impl PypiMount {
         if settled {
             self.pages.put(project, format, tags, &page);
         }
-        Ok((page, settled))
+        Ok(Rendered { page, settled, ground })
+    }
+
+    /// What a page rests on. `None` where it would be made anew the next time, because the index was in trouble or has
+    /// nothing.
+    fn ground(&self, project: &ProjectName, state: &State, hint: Option<&Hint>) -> Option<Ground> {
+        let within = match hint {
+            Some(hint) => self.hints.fresh_within(hint),
+            None if self.front.page_url(project).is_none() => Timestamp::MIN..=Timestamp::MAX,
+            None => return None,
+        };
+        let listing = self.front.listing_target(project).and_then(|path| TargetPath::new(&path).ok());
+        let asked: Vec<TargetPath> = listing.into_iter().collect();
+        // The files of a hint were looked up one by one; each is judged again when it is asked for.
+        Some(Ground { standing: self.obtain.trust.standing(state, &asked)?, within })
     }
 
     /// The page, and whether all that it says will still be so when it is asked for again.
@@ -348,7 +399,7 @@ impl PypiMount {
 
     /// The projects that top-level metadata names. TUF cannot enumerate what is delegated.
     async fn project_list(&self, asked: &Asked<'_>) -> Answer {
-        let Some(format) = negotiate(text(asked.headers, header::ACCEPT)) else {
+        let Some(format) = negotiate(list(asked.headers, header::ACCEPT).as_deref()) else {
             return bad_request(StatusCode::NOT_ACCEPTABLE, "a list can be had as JSON or as HTML");
         };
         let state = match self.obtain.trust.fresh().await {

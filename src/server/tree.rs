@@ -70,19 +70,20 @@ impl TreeMount {
             let is_probe = route.absent && error.is_unsigned();
             Denial { fault: if is_probe { Fault::NotFound } else { denial.fault }, ..denial }
         };
+        // Before the look-up: what it rests on must not be newer than what it said.
+        let live = self.obtain.trust.live();
         match self.obtain.trust.authorise(&filename, std::slice::from_ref(&path)).await {
             Err(error) => denied(&error).answer(asked.context, "tree"),
             Ok(signed) => {
                 let sources = self.sources(&route, &signed);
                 let ask = FileAsk {
-                    context: asked.context,
-                    headers: asked.headers,
-                    head: asked.is_head(),
+                    asked,
                     level: Level::Tree,
                     route: "tree",
                     content_type: "application/octet-stream",
                     subject: &filename,
                     own_target: true,
+                    standing: live.and_then(|live| self.obtain.trust.standing(&live, std::slice::from_ref(&path))),
                 };
                 self.obtain.answer(&ask, signed, sources).await
             }

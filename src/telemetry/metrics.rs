@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use prometheus::{
-    Encoder as _, Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder, core::Collector,
+    Encoder as _, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder, core::Collector,
 };
 
 /// The label `mount` of requests that no mount owns.
@@ -352,6 +352,19 @@ impl Metrics {
         }
     }
 
+    /// The series of a mount's answers of one kind, found once for all of them.
+    pub fn meter(&self, mount: &str, route: &'static str, source: Source) -> Meter {
+        let found = self.requests.with_label_values(&[mount, route, "GET", "200"]);
+        let unchanged = self.requests.with_label_values(&[mount, route, "GET", "304"]);
+        Meter {
+            found,
+            unchanged,
+            seconds: self.request_seconds.with_label_values(&[mount, route]),
+            first_byte_seconds: self.first_byte_seconds.with_label_values(&[mount, route]),
+            bytes: self.response_bytes.with_label_values(&[mount, source.as_str()]),
+        }
+    }
+
     /// One request was answered.
     pub fn request(&self, mount: &str, route: &'static str, method: &'static str, status: u16, took: Duration) {
         self.requests.with_label_values(&[mount, route, method, &status.to_string()]).inc();
@@ -503,6 +516,31 @@ impl Metrics {
     }
 }
 
+/// The series that a good answer to a `GET` counts in, without looking any of them up.
+#[derive(Clone, Debug)]
+pub struct Meter {
+    found: IntCounter,
+    unchanged: IntCounter,
+    seconds: Histogram,
+    first_byte_seconds: Histogram,
+    bytes: IntCounter,
+}
+
+impl Meter {
+    /// The head of an answer is ready.
+    pub fn first_byte(&self, took: Duration) {
+        self.first_byte_seconds.observe(took.as_secs_f64());
+    }
+
+    /// A request was answered with so many bytes: by a 304 if it is `unchanged`, else by a 200.
+    pub fn answered(&self, unchanged: bool, bytes: u64, took: Duration) {
+        let requests = if unchanged { &self.unchanged } else { &self.found };
+        requests.inc();
+        self.bytes.inc_by(bytes);
+        self.seconds.observe(took.as_secs_f64());
+    }
+}
+
 /// Lowers a gauge when dropped.
 #[derive(Debug)]
 pub struct InFlight(IntGauge);
@@ -582,6 +620,28 @@ mod tests {
             "tufgate_tuf_mirror_faults_total{fault=\"behind\",mirror=\"1\",repository=\"approved\"} 0",
             "tufgate_trusted{repository=\"approved\"} 0",
             "tufgate_http_requests_in_flight 0",
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_meter_counts_in_the_very_series_that_are_found_by_their_labels() {
+        let metrics = Metrics::new().unwrap();
+        let meter = metrics.meter("pypi", "page", Source::Local);
+        metrics.request("pypi", "page", "GET", 200, Duration::ZERO);
+        metrics.first_byte("pypi", "page", Duration::ZERO);
+        metrics.sent("pypi", Source::Local, 5);
+        meter.first_byte(Duration::ZERO);
+        meter.answered(false, 7, Duration::ZERO);
+        meter.answered(true, 0, Duration::ZERO);
+        let text = metrics.render().unwrap();
+        for line in [
+            "tufgate_http_requests_total{code=\"200\",method=\"GET\",mount=\"pypi\",route=\"page\"} 2",
+            "tufgate_http_requests_total{code=\"304\",method=\"GET\",mount=\"pypi\",route=\"page\"} 1",
+            "tufgate_http_response_bytes_total{mount=\"pypi\",source=\"local\"} 12",
+            "tufgate_http_request_duration_seconds_count{mount=\"pypi\",route=\"page\"} 3",
+            "tufgate_http_time_to_first_byte_seconds_count{mount=\"pypi\",route=\"page\"} 2",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }

@@ -10,6 +10,7 @@ mod error;
 mod evidence;
 mod keys;
 pub mod map;
+mod standing;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ pub use authorisation::Authorisation;
 pub use error::TrustError;
 pub use evidence::{Evidence, Said};
 pub use keys::{SharedKey, shared_by_roots};
+pub use standing::Standing;
 pub use state::State;
 
 use consensus::Consensus;
@@ -162,6 +164,26 @@ impl Trust {
         match &self.0 {
             Authority::One(repository) => Ok(State::One(repository.fresh().await?)),
             Authority::Several(consensus) => consensus.fresh().await,
+        }
+    }
+
+    /// The trusted set that is live and current, where the mount trusts one repository; asks nobody.
+    pub fn live(&self) -> Option<State> {
+        match &self.0 {
+            Authority::One(repository) => repository.current().ok().map(State::One),
+            Authority::Several(_) => None,
+        }
+    }
+
+    /// What the look-ups of these paths rest on, if all of them were made in `state`; whatever they said, it goes on to
+    /// hold while that does. `None` where one was not, and where a map divides the paths: each of its repositories is
+    /// heard, and counted, each time.
+    pub fn standing(&self, state: &State, paths: &[TargetPath]) -> Option<Standing> {
+        match (&self.0, state) {
+            (Authority::One(repository), State::One(set)) => {
+                Some(Standing::new(repository, set, repository.stand_until(set, paths)?))
+            }
+            _ => None,
         }
     }
 

@@ -161,6 +161,11 @@ impl Answer {
         self.expires > now && self.targets_id == *set.targets_id() && self.listed.iter().all(same)
     }
 
+    /// When the first of the delegated roles that it rests on expires.
+    pub fn expires(&self) -> Time {
+        self.expires
+    }
+
     /// Bytes of memory that it takes, roughly.
     pub fn size(&self) -> usize {
         let link = |link: &ChainLink| 128 + link.keyids.len() * 80;

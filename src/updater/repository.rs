@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fmt,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicUsize},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::AtomicUsize},
 };
 
 use arc_swap::ArcSwapOption;
@@ -305,9 +305,30 @@ impl Repository {
     /// Refusals, with the evidence: nothing is trusted yet, a role has expired, the last refresh was refused, or no
     /// refresh succeeded within `refresh_stale_max`.
     pub fn current(&self) -> Result<Arc<TrustedSet>, UpdaterError> {
+        self.judge(self.clock.now())
+    }
+
+    /// The present moment, if `set` is the live one and would be handed out now: what was looked up in it is so still,
+    /// as far as that rests on it alone.
+    pub fn still_current(&self, set: &Weak<TrustedSet>) -> Option<Timestamp> {
         let now = self.clock.now();
+        self.judge(now).is_ok_and(|live| std::ptr::eq(Arc::as_ptr(&live), set.as_ptr())).then_some(now)
+    }
+
+    /// Until when the look-ups of all these paths stand in `set`, whatever they said. `None` where one is not
+    /// remembered.
+    pub fn stand_until(&self, set: &TrustedSet, paths: &[TargetPath]) -> Option<Timestamp> {
+        let now = self.clock.now();
+        paths.iter().try_fold(set.expires(), |until, path| {
+            let answer = self.answers.get(path).filter(|answer| answer.stands_in(set, now))?;
+            Some(until.min(answer.expires()))
+        })
+    }
+
+    fn judge(&self, now: Timestamp) -> Result<Arc<TrustedSet>, UpdaterError> {
         let condition = self.condition();
-        let Some(live) = self.live.load_full() else {
+        let live = self.live.load();
+        let Some(live) = live.as_ref() else {
             let why = condition.refused.clone().or_else(|| condition.last_error.clone()).map(Box::new);
             return Err(UpdaterError::NotLoaded { repository: self.settings.name.clone(), why });
         };
@@ -317,7 +338,7 @@ impl Repository {
             return Err(refused.clone());
         }
         self.check_staleness(condition.last_success, now)?;
-        self.check_age(&live, now)?;
+        self.check_age(live, now)?;
         Ok(Arc::clone(&live.set))
     }
 
@@ -397,9 +418,16 @@ impl Repository {
 
     fn check_age(&self, live: &Live, now: Timestamp) -> Result<(), UpdaterError> {
         let Some(max) = self.settings.expiry_max else { return Ok(()) };
-        for RoleStatus { role, version, .. } in roles_of(&live.set) {
-            if let Some(since) = live.first_seen.get(&role).copied().filter(|since| is_past(*since, max, now)) {
-                let repository = self.settings.name.clone();
+        let set = &live.set;
+        let roles = [
+            (set.root().name(), set.root().version()),
+            (set.timestamp().name(), set.timestamp().version()),
+            (set.snapshot().name(), set.snapshot().version()),
+            (set.targets().name(), set.targets().version()),
+        ];
+        for (role, version) in roles {
+            if let Some(since) = live.first_seen.get(role).copied().filter(|since| is_past(*since, max, now)) {
+                let (repository, role) = (self.settings.name.clone(), role.clone());
                 return Err(UpdaterError::Unchanged { repository, role, version, since, max });
             }
         }

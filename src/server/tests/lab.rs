@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::super::{Gate, Mount, MountFront, Obtain, PypiMount, TreeMount, WhyBase, ids::Ids};
+use super::super::{Gate, Mount, MountFront, Obtain, PypiMount, Recall, TreeMount, WhyBase, ids::Ids};
 use crate::{
     base::{Digest, Span},
     cache::{self, Cache},
@@ -140,7 +140,7 @@ impl Lab {
         self.upstream.targets().into_iter().filter(|target| target.starts_with(prefix)).collect()
     }
 
-    fn index(&self, files: &[&str]) -> Vec<u8> {
+    pub(crate) fn index(&self, files: &[&str]) -> Vec<u8> {
         let file = |name: &&str| json!({"filename": name, "url": self.upstream.url(&format!("/packages/{name}")), "hashes": {}});
         let files: Vec<Value> = files.iter().map(file).collect();
         json!({"meta": {"api-version": "1.0"}, "name": "demo", "files": files}).to_string().into_bytes()
@@ -201,6 +201,7 @@ impl Lab {
             ids: Ids::new(),
             instance: client.instance().clone(),
             why: WhyBase::Nobody,
+            recall: Recall::default(),
         })
     }
 }

@@ -333,6 +333,138 @@ async fn in_a_tree_what_clients_probe_for_is_absent_and_everything_else_unsigned
     assert_eq!(lab.asked("/tree/"), [""; 0]);
 }
 
+// ---- answers that are given again ----
+
+/// How often a series was counted.
+fn count(gate: &super::Gate, series: &str) -> u64 {
+    let text = gate.metrics.render().unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.map_or(0, |count| count.parse().unwrap())
+}
+
+#[tokio::test]
+async fn what_is_given_again_is_counted_and_recorded_as_what_goes_the_whole_way() {
+    let lab = Lab::new().await;
+    let gate = lab.gate("");
+    let mut answers = Vec::new();
+    for _ in 0..3 {
+        answers.push(gate.get(&file(WHEEL), &[]).await);
+        gate.get("/pypi/simple/demo/", &[JSON]).await;
+    }
+    let first = &answers[0];
+    for again in &answers[1..] {
+        assert_eq!((again.status, &again.body), (first.status, &first.body));
+        assert_eq!(again.header("cache-status"), "tufgate; hit");
+        for name in ["etag", "content-type", "content-length", "cache-control", "accept-ranges", "server"] {
+            assert_eq!(again.header(name), first.header(name), "{name}");
+        }
+    }
+    let of = |route: &str| {
+        let labels = format!("{{code=\"200\",method=\"GET\",mount=\"pypi\",route=\"{route}\"}}");
+        count(&gate, &format!("tufgate_http_requests_total{labels}"))
+    };
+    assert_eq!((of("file"), of("page")), (3, 3));
+    assert_eq!(count(&gate, "tufgate_http_requests_in_flight"), 0);
+    let records = gate.audit.recent(9, |_| true);
+    assert_eq!(records.len(), 3, "a page that is answered is no decision");
+    for record in &records {
+        assert_eq!((record.target.as_deref(), record.bytes), (Some(format!("demo/{WHEEL}").as_str()), 22));
+        assert_eq!((record.path.as_str(), record.status, record.finished), (file(WHEEL).as_str(), 200, true));
+        assert_eq!(record.chain, records[2].chain);
+    }
+    assert_ne!(records[0].request, records[1].request);
+}
+
+#[tokio::test]
+async fn what_is_signed_no_longer_is_refused_at_once_though_its_answer_is_kept() {
+    let mut lab = Lab::new().await;
+    let gate = lab.gate("");
+    for _ in 0..2 {
+        assert_eq!(gate.get(&file(WHEEL), &[]).await.status, StatusCode::OK);
+        assert_eq!(digest_on_page(&gate).await, Digest::sha256(CONTENT).to_hex());
+    }
+    lab.signer.targets.targets.clear();
+    lab.signer.add_target("targets", "demo/other-1.0-py3-none-any.whl", b"something");
+    lab.signer.publish_next();
+    lab.publish();
+    gate.repositories[0].refresh().await.unwrap();
+    let refused = gate.get(&file(WHEEL), &[]).await;
+    assert_eq!((refused.status, gate.last_record().unwrap().reason.as_str()), (StatusCode::FORBIDDEN, "unsigned"));
+    assert!(digest_on_page(&gate).await.is_null());
+}
+
+async fn digest_on_page(gate: &std::sync::Arc<super::Gate>) -> serde_json::Value {
+    gate.get("/pypi/simple/demo/", &[JSON]).await.json()["files"][0]["hashes"]["sha256"].clone()
+}
+
+#[tokio::test]
+async fn what_is_kept_ends_with_trust_and_with_the_hint_that_it_was_made_from() {
+    let lab = Lab::new().await;
+    let gate = lab.gate("");
+    for _ in 0..2 {
+        gate.get("/pypi/simple/demo/", &[JSON]).await;
+    }
+    assert_eq!(lab.asked("/simple/").len(), 1);
+    lab.clock.advance(SignedDuration::from_mins(6));
+    gate.get("/pypi/simple/demo/", &[JSON]).await;
+    let asked_again = async {
+        while lab.asked("/simple/").len() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), asked_again).await.unwrap();
+    later(&lab);
+    assert_eq!(gate.get("/pypi/simple/demo/", &[JSON]).await.header("cache-control"), "no-store");
+}
+
+#[tokio::test]
+async fn each_coding_of_a_page_has_an_etag_of_its_own_whoever_asked_before() {
+    let lab = Lab::new().await;
+    let names: Vec<String> = (0..200).map(|n| format!("demo-1.{n}-py3-none-any.whl")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    lab.serve("/simple/demo/", "application/vnd.pypi.simple.v1+json", &lab.index(&names));
+    let gate = lab.gate("");
+    let plain = gate.get("/pypi/simple/demo/", &[JSON]).await;
+    // Twice: by the whole way, and given again.
+    for _ in 0..2 {
+        let mut etags = vec![plain.header("etag").to_owned()];
+        for (accept, coding) in [("gzip, deflate", "gzip"), ("zstd, br, gzip, deflate", "zstd"), ("gzip;q=0", "")] {
+            let asked = [JSON, ("accept-encoding", accept)];
+            let answer = gate.get("/pypi/simple/demo/", &asked).await;
+            assert_eq!((answer.status, answer.header("content-encoding")), (StatusCode::OK, coding));
+            assert_eq!(answer.header("vary"), "Accept, Accept-Encoding");
+            assert_eq!(answer.header("content-length"), answer.body.len().to_string());
+            let etag = answer.header("etag");
+            assert_eq!(coding.is_empty(), etag == plain.header("etag"));
+            let unchanged = gate.get("/pypi/simple/demo/", &[JSON, asked[1], ("if-none-match", etag)]).await;
+            assert_eq!((unchanged.status, unchanged.body.len()), (StatusCode::NOT_MODIFIED, 0));
+            for name in ["etag", "vary", "cache-control", "content-encoding"] {
+                assert_eq!(unchanged.header(name), answer.header(name), "{name}");
+            }
+            etags.push(etag.to_owned());
+        }
+        let of_gzip = [JSON, ("accept-encoding", "zstd"), ("if-none-match", etags[1].as_str())];
+        assert_eq!(gate.get("/pypi/simple/demo/", &of_gzip).await.status, StatusCode::OK, "another coding's tag");
+        let lines = [JSON, ("accept-encoding", "br"), ("accept-encoding", "zstd")];
+        assert_eq!(gate.get("/pypi/simple/demo/", &lines).await.header("content-encoding"), "zstd", "of two lines");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_before_its_answer_is_counted_and_recorded() {
+    let lab = Lab::new().await;
+    let gate = lab.gate("");
+    let request = http::Request::get(file(WHEEL)).header("host", "gate.example").body(()).unwrap();
+    let answering = std::sync::Arc::clone(&gate).handle(request, [127, 0, 0, 1].into());
+    assert!(futures_util::FutureExt::now_or_never(answering).is_none(), "it waits for the upstream");
+    let record = gate.last_record().unwrap();
+    assert_eq!((record.verdict, record.reason.as_str()), (Verdict::Unavailable, "left"));
+    assert_eq!((record.path.as_str(), record.status, record.finished), (file(WHEEL).as_str(), 499, false));
+    let labels = "{code=\"499\",method=\"GET\",mount=\"pypi\",route=\"other\"}";
+    assert_eq!(count(&gate, &format!("tufgate_http_requests_total{labels}")), 1);
+    assert_eq!(count(&gate, "tufgate_http_requests_in_flight"), 0);
+}
+
 // ---- chained gates ----
 
 #[tokio::test]
