@@ -537,10 +537,13 @@ mod tests {
         assert_eq!(serde_json::from_str::<Record>(newest.lines().last().unwrap()).unwrap().request, "99");
     }
 
+    /// What a disk has taken.
+    type Taken = Arc<Mutex<Vec<u8>>>;
+
     /// A disk that takes nothing until it is told to, and then fails as often as it is told.
     struct Disk {
         go: mpsc::Receiver<io::Result<()>>,
-        taken: Arc<Mutex<Vec<u8>>>,
+        taken: Taken,
     }
 
     impl Lines for Disk {
@@ -552,9 +555,9 @@ mod tests {
     }
 
     /// A log over such a disk, what tells it, and what it has taken.
-    fn on_disk() -> (Audit, mpsc::Sender<io::Result<()>>, Arc<Mutex<Vec<u8>>>) {
+    fn on_disk() -> (Audit, mpsc::Sender<io::Result<()>>, Taken) {
         let (tell, go) = mpsc::channel();
-        let taken: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let taken = Taken::default();
         (Audit::over(Disk { go, taken: Arc::clone(&taken) }).unwrap(), tell, taken)
     }
 

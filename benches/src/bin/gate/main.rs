@@ -139,7 +139,9 @@ fn warm(arguments: &Arguments, servers: &Servers, table: &mut Table) -> Outcome 
         }
     }
     if arguments.wants("large-index") {
-        for (name, coding) in [("plain", None), ("gzip (pip)", Some("gzip, deflate")), ("zstd (uv)", Some("gzip, zstd"))] {
+        for (name, coding) in
+            [("plain", None), ("gzip (pip)", Some("gzip, deflate")), ("zstd (uv)", Some("gzip, zstd"))]
+        {
             let client = Client::new(site::LARGE_PAGE, 16).header("Accept", json);
             let client = coding.into_iter().fold(client, |client, coding| client.header("Accept-Encoding", coding));
             let row = format!("warm 1.2 MB index, {name}, 16 connections");

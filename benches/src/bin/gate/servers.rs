@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Outcome, SERVER_CORE, load, site::{self, Site}};
+use crate::{
+    Outcome, SERVER_CORE, load,
+    site::{self, Site},
+};
 
 /// How long a server may take to start.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -206,7 +209,12 @@ impl Servers {
             command.arg("serve").arg("--config").arg(&config).stderr(Stdio::null());
             command
         };
-        Ok(Self { tufgate: Server::start("tufgate", address, start())?, others: Vec::new(), start: Box::new(start), files })
+        Ok(Self {
+            tufgate: Server::start("tufgate", address, start())?,
+            others: Vec::new(),
+            start: Box::new(start),
+            files,
+        })
     }
 
     /// nginx first: what the others are held against.

@@ -110,7 +110,8 @@ impl Site {
         let filename = format!("{name}-1.0-py3-none-any.whl");
         let mut file = BufWriter::new(File::create(self.www().join("packages").join(folder).join(&filename))?);
         let mut hasher = digests_of_nothing()?.hasher();
-        let mut noise = Noise(Digest::sha256(name.as_bytes()).as_bytes().first_chunk().copied().map_or(1, u64::from_be_bytes) | 1);
+        let mut noise =
+            Noise(Digest::sha256(name.as_bytes()).as_bytes().first_chunk().copied().map_or(1, u64::from_be_bytes) | 1);
         let mut left = size;
         while left > 0 {
             let chunk = noise.chunk();
