@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::OFlags;
+use rustix::{fs::OFlags, io::Errno};
 use tempfile::NamedTempFile;
 
 use super::{faults::Faults, limits::ByteSize};
@@ -211,19 +211,29 @@ impl FolderLock {
     /// Takes the lock `folder/name`, or `None` at once where another process holds it.
     pub fn try_take(folder: &Path, name: &str) -> Result<Option<Self>, FileError> {
         let path = folder.join(name);
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            // Without NONBLOCK a pipe in its place would be waited on for ever.
-            .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
-            .open(&path)
-            .map_err(FileError::at("lock", &path))?;
+        // Not for writing where that is not needed: a file system on which a file is open for writing cannot be remounted
+        // read-only. NFS makes another kind of lock of this one, which needs it.
+        match Self::try_take_open(&path, false) {
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::BADF) => Self::try_take_open(&path, true),
+            other => other,
+        }
+        .map_err(FileError::at("lock", &path))
+    }
+
+    fn try_take_open(path: &Path, write: bool) -> io::Result<Option<Self>> {
+        // Without NONBLOCK a pipe in its place would be waited on for ever.
+        let flags = OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let mut options = OpenOptions::new();
+        options.read(true).write(write).mode(0o600).custom_flags(flags.bits().cast_signed());
+        let file = options.open(path)?;
+        // A pipe can be opened to be read, and would be locked like a file.
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("not a regular file"));
+        }
         match file.try_lock() {
             Ok(()) => Ok(Some(Self { _file: file })),
             Err(fs::TryLockError::WouldBlock) => Ok(None),
-            Err(fs::TryLockError::Error(error)) => Err(FileError::at("lock", &path)(error)),
+            Err(fs::TryLockError::Error(error)) => Err(error),
         }
     }
 }
@@ -295,7 +305,7 @@ mod tests {
         let path = folder.path().join("floors");
         write_atomic(&path, b"old", Mode::Private).unwrap();
         let faults = Faults::default();
-        faults.fail(rustix::io::Errno::NOSPC, Some("write"), 0, 1);
+        faults.fail(Errno::NOSPC, Some("write"), 0, 1);
         let error = write_atomic_with(&faults, &path, b"new", Mode::Private, Durability::Synced).unwrap_err();
         assert_eq!(error.source.kind(), io::ErrorKind::StorageFull, "{error}");
         assert_eq!((fs::read(&path).unwrap(), sweep(folder.path())), (b"old".to_vec(), 0));

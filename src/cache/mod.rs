@@ -132,6 +132,13 @@ impl Cache {
         self.blocking(move |store| store.look(&expected)).await?
     }
 
+    /// Looks again at a blob that was found good and could not be read after all: it is taken out of service unless it is
+    /// what its name says.
+    pub async fn doubt(&self, id: &BlobId) -> Result<Recheck, CacheError> {
+        let id = id.clone();
+        self.blocking(move |store| store.recheck(&id)).await?
+    }
+
     /// Makes room for a blob and begins to fill it.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! A file on its way out: obtained, and put as a 200, 206, 304 or 416.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, TryStreamExt as _};
@@ -136,7 +136,7 @@ impl Obtain {
         match self.delivery.obtain(&request, want).await {
             Ok(delivered) => {
                 let in_memory = matches!(&delivered.body, delivery::Body::Verified(blob) if blob.bytes().is_some());
-                let answer = put(ask, &signed, delivered, part, &etag);
+                let answer = self.put(ask, &signed, delivered, part, &etag);
                 if in_memory && !ask.is_head() && answer.response.status() == StatusCode::OK {
                     self.keep(ask, &answer, request.expected);
                 }
@@ -169,6 +169,27 @@ impl Obtain {
         gate.recall.keep_file(ask.asked.target, &self.mount, ask.route, meter, ground, file);
     }
 
+fn put(
+&self,
+ask: &FileAsk<'_>, signed: &Authorisation, delivered: Delivered, part: Part, etag: &str) -> Answer {
+    let (status, source) = match delivered.lookup {
+        Lookup::Hit => (HIT, Source::Cache),
+        Lookup::Collapsed => (HeaderValue::from_static("tufgate; fwd=miss; collapsed"), Source::Upstream),
+        Lookup::Miss | Lookup::Corrupt | Lookup::Error => {
+            (HeaderValue::from_static("tufgate; fwd=miss"), Source::Upstream)
+        }
+    };
+    let mut response = match delivered.body {
+        delivery::Body::Verified(blob) => {
+let bytes = |range| blobs::of_blob(blob, range, self.delivery.cache());
+put_verified(ask, signed.info.length, bytes, part, etag)
+}
+        delivery::Body::Early(early) => put_early(ask, signed.info.length, early, etag),
+    };
+    response.headers_mut().insert(CACHE_STATUS, status);
+    Answer { response, route: ask.route, source, decision: Some(Decision::allowed(signed)) }
+}
+
     /// Asked again before the end of an early release (decision 15): the same bytes must still be signed.
     fn reauthorise(&self, signed: &Authorisation) -> delivery::Reauthorise {
         let (trust, signed) = (self.trust.clone(), signed.clone());
@@ -187,23 +208,7 @@ impl Obtain {
     }
 }
 
-fn put(ask: &FileAsk<'_>, signed: &Authorisation, delivered: Delivered, part: Part, etag: &str) -> Answer {
-    let (status, source) = match delivered.lookup {
-        Lookup::Hit => (HIT, Source::Cache),
-        Lookup::Collapsed => (HeaderValue::from_static("tufgate; fwd=miss; collapsed"), Source::Upstream),
-        Lookup::Miss | Lookup::Corrupt | Lookup::Error => {
-            (HeaderValue::from_static("tufgate; fwd=miss"), Source::Upstream)
-        }
-    };
-    let mut response = match delivered.body {
-        delivery::Body::Verified(blob) => put_verified(ask, signed.info.length, blob, part, etag),
-        delivery::Body::Early(early) => put_early(ask, signed.info.length, early, etag),
-    };
-    response.headers_mut().insert(CACHE_STATUS, status);
-    Answer { response, route: ask.route, source, decision: Some(Decision::allowed(signed)) }
-}
-
-fn put_verified(ask: &FileAsk<'_>, length: u64, blob: crate::cache::Blob, part: Part, etag: &str) -> Response<Body> {
+fn put_verified(ask: &FileAsk<'_>, length: u64, bytes: impl FnOnce(Range<u64>) -> Body, part: Part, etag: &str) -> Response<Body> {
     let (status, range, content_range) = match part {
         Part::Whole => (StatusCode::OK, 0..length, None),
         Part::Range { first, last, .. } => {
@@ -212,7 +217,7 @@ fn put_verified(ask: &FileAsk<'_>, length: u64, blob: crate::cache::Blob, part: 
         Part::Unsatisfiable => (StatusCode::RANGE_NOT_SATISFIABLE, 0..0, Some(format!("bytes */{length}"))),
     };
     let sent = range.end - range.start;
-    let mut response = Response::new(if ask.is_head() { body::empty() } else { blobs::of_blob(blob, range) });
+    let mut response = Response::new(if ask.is_head() { body::empty() } else { bytes(range) });
     *response.status_mut() = status;
     let headers = response.headers_mut();
     describe(headers, etag, ask.content_type);

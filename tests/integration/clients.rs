@@ -2,14 +2,15 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    io::{self, Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Barrier},
     thread,
     time::Duration,
 };
 
 use rustix::process::{Resource, getrlimit, setrlimit};
+use sha2::Digest as _;
 
 use crate::harness::{
     folder::eventually,
@@ -84,7 +85,7 @@ fn until_closed(mut stream: TcpStream) -> Vec<u8> {
         match stream.read(&mut buffer) {
             Ok(0) => return came,
             Ok(count) => came.extend_from_slice(&buffer[..count]),
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return came,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return came,
             Err(error) => panic!("still open: {error}"),
         }
     }
@@ -266,4 +267,62 @@ fn the_slowest_client_of_a_fetch_slows_nobody() {
     others.into_iter().for_each(|other| other.join().unwrap());
     assert_eq!(world.upstream.asked_below(&upstream_path(&wheel)).len(), 1);
     drop(slowest);
+}
+
+/// A file of zeros, on any path, and nobody has it in memory.
+fn serve_zeros(length: u64) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            thread::spawn(move || {
+                let mut head = [0; 8 << 10];
+                let _request = stream.read(&mut head);
+                write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n")?;
+                io::copy(&mut io::repeat(0).take(length), &mut stream)
+            });
+        }
+    });
+    address
+}
+
+/// The full size of the test above.
+#[test]
+#[ignore = "takes minutes, and 2 GB of disk: tests/soak/run"]
+#[cfg(target_os = "linux")]
+fn soak_sixty_four_clients_of_two_gigabytes() {
+    let length: u64 = 2 << 30;
+    let world = World::with_signed(&[]);
+    let mut hasher = sha2::Sha256::new();
+    io::copy(&mut io::repeat(0).take(length), &mut hasher).unwrap();
+    let name = "large-1.0-py3-none-any.whl";
+    world.repository.add_described(&format!("large/{name}"), length, &hex::encode(hasher.finalize()));
+    world.repository.publish();
+    let upstream = serve_zeros(length);
+    let files = vec![toml::Value::from(format!("http://{upstream}/files/"))];
+    let gate = world.configuration().set("mount.files_url", files).start();
+    let together = Barrier::new(CLIENTS);
+    thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| {
+                let mut stream = TcpStream::connect(gate.address).unwrap();
+                stream.set_read_timeout(Some(10 * PATIENCE)).unwrap();
+                together.wait();
+                write!(stream, "GET /packages/0/{name} HTTP/1.1\r\nHost: gate\r\nConnection: close\r\n\r\n").unwrap();
+                let mut buffer = vec![0; 256 << 10];
+                let mut zeros = 0;
+                loop {
+                    let count = stream.read(&mut buffer).unwrap();
+                    zeros += buffer[..count].iter().filter(|byte| **byte == 0).count() as u64;
+                    if count == 0 {
+                        break;
+                    }
+                }
+                assert_eq!(zeros, length);
+            });
+        }
+    });
+    let peak = status_kib(&gate, "VmHWM");
+    println!("{CLIENTS} clients of {length} bytes: {peak} KiB at the peak");
+    assert!(peak < PEAK_KIB_MAX, "{peak} KiB at the peak");
 }

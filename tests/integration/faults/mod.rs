@@ -1,8 +1,12 @@
 //! What fails under a running gate: disks, folders, descriptors. Verified files go on passing through, nothing unverified
 //! does, the trouble is counted, and all is well again without a restart once the cause is gone.
 
+#[cfg(feature = "system-tests")]
+mod calls;
 mod descriptors;
 mod folders;
+#[cfg(feature = "system-tests")]
+mod mounts;
 
 use std::path::{Path, PathBuf};
 
@@ -26,9 +30,9 @@ struct Trial {
 
 impl Trial {
     fn new() -> Self {
-        let large = |name: &str| Wheel::large(name, "1.0", 300_000);
-        let (before, during, after) =
-            (large("before"), vec![large("during-a"), large("during-b"), large("during-c")], large("after"));
+        let [before, after] = ["before", "after"].map(|name| Wheel::large(name, "1.0", 300_000));
+        // Larger, so that evicting another one makes no room for it.
+        let during = ["during-a", "during-b", "during-c"].map(|name| Wheel::large(name, "1.0", 350_000)).to_vec();
         let mut all: Vec<&Wheel> = during.iter().collect();
         all.extend([&before, &after]);
         let world = World::with_signed(&all);

@@ -132,6 +132,8 @@ impl std::fmt::Debug for Ended {
 pub struct Gate {
     child: Child,
     config: PathBuf,
+    /// The folder of the configuration, as this process sees it.
+    folder: PathBuf,
     log: Arc<Log>,
     /// The public listener.
     pub address: SocketAddr,
@@ -165,7 +167,8 @@ impl Gate {
         match log.await_addresses() {
             Some((address, admin)) => {
                 let secure = log.lines.lock().unwrap().0.iter().any(|line| line.contains("listening on https://"));
-                Ok(Self { child, config: config.to_owned(), log, address, admin, secure })
+                let folder = config.parent().unwrap().to_owned();
+                Ok(Self { child, config: config.to_owned(), folder, log, address, admin, secure })
             }
             None => {
                 let _ = child.kill();
@@ -279,7 +282,14 @@ impl Gate {
 
     /// The folder of the configuration.
     pub fn folder(&self) -> &Path {
-        self.config.parent().unwrap()
+        &self.folder
+    }
+
+    /// For a gate with mounts of its own: from now on its folders are looked at as it sees them.
+    #[cfg(feature = "system-tests")]
+    pub fn look_through_its_mounts(&mut self) {
+        let outside = self.config.parent().unwrap().display();
+        self.folder = format!("/proc/{}/root{outside}", self.pid().as_raw_nonzero()).into();
     }
 
     /// Ends the gate as an operator does.

@@ -14,6 +14,8 @@ pub mod page;
 pub mod peers;
 pub mod python;
 pub mod readers;
+#[cfg(feature = "system-tests")]
+pub mod strace;
 pub mod upstream;
 pub mod wheel;
 pub mod world;

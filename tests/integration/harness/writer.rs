@@ -98,10 +98,15 @@ impl Repository {
 
     /// Lists a target by length and digest, from the next publication on.
     pub fn add(&self, path: &str, bytes: &[u8]) {
+        self.add_described(path, bytes.len() as u64, &super::wheel::sha256(bytes));
+    }
+
+    /// The same for bytes that nobody here has in memory.
+    pub fn add_described(&self, path: &str, length: u64, sha256: &str) {
         let mut command = self.command("add");
         command["path"] = json!(path);
-        command["length"] = json!(bytes.len());
-        command["sha256"] = json!(super::wheel::sha256(bytes));
+        command["length"] = json!(length);
+        command["sha256"] = json!(sha256);
         ask(&command);
     }
 
