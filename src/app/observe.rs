@@ -120,6 +120,10 @@ impl updater::Observer for Observers {
         self.metrics.state_not_written(repository);
     }
 
+    fn shared_floor(&self, repository: &str, event: updater::FloorEvent) {
+        self.metrics.shared_floor(repository, event.as_str());
+    }
+
     fn mirror_failed(&self, repository: &str, mirror: usize, fault: MirrorFault) {
         self.metrics.mirror_failed(repository, mirror, fault.as_str());
     }
@@ -182,6 +186,8 @@ mod tests {
             "still_fetching",
             "no_source",
             "read_back",
+            "shared_floor",
+            "behind_shared",
             "ended",
         ]);
         let elsewhere = set(["listing", "refused_upstream"]);

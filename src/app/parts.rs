@@ -18,7 +18,7 @@ use crate::{
     server::{Mount, MountFront, Obtain, PypiMount, TreeMount},
     telemetry::Metrics,
     trust::{self, Heard, Trust},
-    updater::{self, MirrorFault, Repository, StateFile, UpdaterError},
+    updater::{self, FloorEvent, MirrorFault, Repository, SharedFloor, StateFile, UpdaterError},
     upstream::{Client, Environment, Origins, UpstreamError},
 };
 
@@ -32,6 +32,7 @@ pub struct Parts {
     second_tier: Option<Arc<SecondTier>>,
     uploads: Mutex<Option<Uploads>>,
     repositories: Vec<Arc<Repository>>,
+    shared_floor: Option<SharedFloor>,
     observers: Arc<Observers>,
 }
 
@@ -161,7 +162,14 @@ impl Parts {
             config.delivery.clone(),
             observers.clone(),
         );
-        let repositories = config
+        let shared_floor = match &config.state.shared {
+            None => None,
+            Some(shared) => {
+                let bucket = open_bucket("state.shared", &shared.bucket, config, &observers)?;
+                Some(SharedFloor::new(bucket, shared.floor_required))
+            }
+        };
+        let repositories: Vec<Arc<Repository>> = config
             .repositories
             .iter()
             .map(|settings| {
@@ -170,8 +178,23 @@ impl Parts {
                 open(settings, &config.state.dir, client, Arc::clone(&clock), observers.clone())
             })
             .collect::<Result<_, _>>()?;
+        for (repository, shared) in repositories.iter().zip(shared_floor.iter().cycle()) {
+            metrics.announce_shared_floor(repository.name(), &FloorEvent::ALL.map(FloorEvent::as_str));
+            repository.share_floor(shared.clone());
+        }
         let uploads = Mutex::new(uploads);
-        Ok(Self { metrics, clock, client, cache, delivery, second_tier, uploads, repositories, observers })
+        Ok(Self {
+            metrics,
+            clock,
+            client,
+            cache,
+            delivery,
+            second_tier,
+            uploads,
+            repositories,
+            shared_floor,
+            observers,
+        })
     }
 
     /// The mounts of the configuration, in its order.
@@ -270,6 +293,9 @@ impl Parts {
         self.metrics.cache_size(usage.bytes, usage.capacity);
         if let Some(tier) = &self.second_tier {
             self.metrics.bucket_up("cache", tier.is_up());
+        }
+        if let Some(shared) = &self.shared_floor {
+            self.metrics.bucket_up("state", shared.is_up());
         }
         for repository in &self.repositories {
             let status = repository.status();

@@ -68,6 +68,10 @@ impl Memory {
         self.0.lock().unwrap().insert(key, bytes.into());
     }
 
+    pub(crate) fn remove(&self, key: &str) {
+        self.0.lock().unwrap().objects.remove(key);
+    }
+
     pub(crate) fn keys(&self) -> Vec<String> {
         self.0.lock().unwrap().objects.keys().cloned().collect()
     }

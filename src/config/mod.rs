@@ -41,6 +41,9 @@ const STATE_FILES: [&str; 2] = [files::LOCK, "cache-checked"];
 pub struct StateSettings {
     /// The folder; made with mode 0700 where it is missing.
     pub dir: PathBuf,
+    /// A bucket in which gates share their rollback floors.
+    #[serde(default)]
+    pub shared: Option<updater::SharedFloorSettings>,
 }
 
 /// A configuration that was read and checked. All paths are absolute or relative to the working directory.
@@ -193,6 +196,7 @@ impl Config {
         self.audit.file.iter_mut().for_each(place);
         self.upstream.ca_file.iter_mut().for_each(place);
         self.cache.bucket.iter_mut().flat_map(|tier| tier.bucket.files()).for_each(place);
+        self.state.shared.iter_mut().flat_map(|shared| shared.bucket.files()).for_each(place);
         for credential in &mut self.upstream.credentials {
             credential.password_file.iter_mut().chain(&mut credential.token_file).for_each(place);
         }
@@ -239,6 +243,11 @@ impl Config {
             && let Err(error) = tier.check()
         {
             return wrong(&format!("cache.bucket.{}", error.key), error.why);
+        }
+        if let Some(shared) = &self.state.shared
+            && let Err(error) = shared.bucket.check()
+        {
+            return wrong(&format!("state.shared.{}", error.key), error.why);
         }
         if let Err(error) = logging::check(&self.log) {
             return wrong("log.level", error.to_string());

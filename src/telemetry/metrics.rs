@@ -133,6 +133,7 @@ pub struct Metrics {
     bucket_puts: IntCounterVec,
     bucket_bytes: IntCounterVec,
     bucket_up: IntGaugeVec,
+    shared_floors: IntCounterVec,
 }
 
 /// Seconds; from a hit in memory to a slow upstream.
@@ -236,6 +237,11 @@ impl Metrics {
             )?,
             bucket_bytes: made.counters("bucket_bytes_total", "Bytes of files read and put", &["direction"])?,
             bucket_up: made.gauges("bucket_up", "1 while the bucket is asked, 0 while it is left alone", &["of"])?,
+            shared_floors: made.counters(
+                "shared_floor_total",
+                "What happened to the rollback floor that gates share",
+                &["repository", "event"],
+            )?,
             registry: registry.clone(),
             process: process_registry()?,
         };
@@ -297,6 +303,17 @@ impl Metrics {
         puts.iter().for_each(|label| self.bucket_puts.with_label_values(&[label]).inc_by(0));
         ["read", "put"].iter().for_each(|label| self.bucket_bytes.with_label_values(&[label]).inc_by(0));
         self.bucket_up("cache", true);
+    }
+
+    /// Creates the series of a repository's shared floor at zero. A gate without one has none.
+    pub fn announce_shared_floor(&self, repository: &str, events: &[&'static str]) {
+        events.iter().for_each(|event| self.shared_floors.with_label_values(&[repository, event]).inc_by(0));
+        self.bucket_up("state", true);
+    }
+
+    /// Something happened to the floor that gates share.
+    pub fn shared_floor(&self, repository: &str, event: &'static str) {
+        self.shared_floors.with_label_values(&[repository, event]).inc();
     }
 
     /// The bucket behind the cache was asked for a file.

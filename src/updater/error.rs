@@ -178,6 +178,20 @@ pub enum UpdaterError {
         /// What is wrong with it.
         why: String,
     },
+    /// The rollback floor that gates share is required, and cannot be had or written.
+    #[error("the shared rollback floor of repository \"{repository}\" cannot be used: {detail}")]
+    SharedFloor {
+        /// The repository.
+        repository: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The upstream has something older than what other gates have trusted, though nothing older than this one has.
+    #[error("repository \"{repository}\" is behind what other gates have trusted of it")]
+    BehindShared {
+        /// The repository.
+        repository: String,
+    },
     /// A refresh took longer than `refresh_deadline`.
     #[error("refresh of repository \"{repository}\" did not end within {deadline}")]
     Deadline {
@@ -204,7 +218,9 @@ impl UpdaterError {
                 Fault::NotFound => Fault::Unavailable,
                 other => other,
             },
-            Self::Deadline { .. } | Self::Interrupted { .. } => Fault::Unavailable,
+            Self::Deadline { .. } | Self::Interrupted { .. } | Self::SharedFloor { .. } | Self::BehindShared { .. } => {
+                Fault::Unavailable
+            }
             Self::Damaged { .. } | Self::NewerFormat { .. } | Self::State { .. } | Self::Setting { .. } => Fault::Local,
             Self::NotLoaded { .. }
             | Self::TooLarge { .. }
@@ -237,6 +253,8 @@ impl UpdaterError {
             Self::Setting { .. } => "settings",
             Self::Deadline { .. } => "timeout",
             Self::Interrupted { .. } => "interrupted",
+            Self::SharedFloor { .. } => "shared_floor",
+            Self::BehindShared { .. } => "behind_shared",
         }
     }
 

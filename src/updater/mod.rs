@@ -14,6 +14,7 @@ mod repository;
 mod restore;
 mod schedule;
 mod settings;
+mod shared;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -23,3 +24,4 @@ pub use error::UpdaterError;
 pub use fetch::MirrorFault;
 pub use repository::{Observer, Repository, RoleStatus, Silent, Status};
 pub use settings::{RefusedRefresh, Settings};
+pub use shared::{FloorEvent, SharedFloor, SharedFloorSettings};

@@ -86,20 +86,26 @@ impl Repository {
         self.check_clock(self.condition().mark, now)?;
         let mut chain = self.anchor(work, round).await?;
         let before = chain.version();
-        let followed = self.follow_roots(&mut chain, work, round).await;
+        let followed = match self.read_shared(&mut chain, work).await {
+            Ok(()) => self.follow_roots(&mut chain, work, round).await,
+            Err(error) => Err(error),
+        };
         if chain.version() != before {
             self.reload_under(&chain, work, now);
         }
         followed?;
         self.check_root_minimum(&chain)?;
-        let stage = chain.finish(now).map_err(|source| self.refuse(source))?;
+        self.raise_by_shared(&chain, work)?;
+        let stage = chain.clone().finish(now).map_err(|source| self.refuse(source))?;
         let stage = self.timestamp(stage, work, round).await?;
         if self.is_live(&stage) {
             self.keep_whole(work).await?;
+            self.write_shared(&chain, work).await?;
             return self.check_live(now);
         }
         let stage = self.snapshot(stage, work, round).await?;
         let set = self.top_targets(stage, work, round).await?;
+        self.write_shared(&chain, work).await?;
         self.store.retain_roles(|role| set.snapshot().meta.contains_key(&role.meta_key()));
         self.publish(set, &mut work.progress, now);
         Ok(())
@@ -142,12 +148,18 @@ impl Repository {
         for _ in 0..=ROOT_ROTATIONS_MAX {
             let Some(next) = self.next_root(chain, round).await? else { return Ok(()) };
             *chain = next;
-            work.record(|floors| floors.record_root(chain.anchor(), chain.version()));
-            self.keep_root(chain).await?;
-            self.make_durable(work).await?;
-            work.chain = Some(chain.clone());
+            self.keep_grown(chain, work).await?;
         }
         Err(UpdaterError::Rotations { repository: self.settings.name.clone(), limit: ROOT_ROTATIONS_MAX })
+    }
+
+    /// Stores the root that a chain has grown by.
+    pub(super) async fn keep_grown(&self, chain: &RootStage, work: &mut Work) -> Result<(), UpdaterError> {
+        work.record(|floors| floors.record_root(chain.anchor(), chain.version()));
+        self.keep_root(chain).await?;
+        self.make_durable(work).await?;
+        work.chain = Some(chain.clone());
+        Ok(())
     }
 
     /// The chain with the root that follows; `None` when 404 is what the mirrors that answered say.
@@ -212,14 +224,18 @@ impl Repository {
     ) -> Result<SnapshotStage, UpdaterError> {
         let request = timestamp_request(&stage);
         let (mut found, mut refused, mut errors) = (Vec::new(), Vec::new(), Vec::new());
-        let (floors, now) = (&work.floors, round.now);
+        let (own, now) = (&work.floors, round.now);
+        let floors = work.shared.raised().unwrap_or(own);
+        let mut only_behind = false;
         let judge = |mirror, answer| match answer {
-            Answer::File(bytes) => match stage.clone().accept(bytes, floors, now) {
+            Answer::File(bytes) => match stage.clone().accept(bytes.clone(), floors, now) {
                 Ok(accepted) => {
                     found.push((mirror, accepted));
                     Worth::Some
                 }
                 Err(source) => {
+                    let is_older = matches!(source, TufError::Rollback { .. });
+                    only_behind |= is_older && stage.clone().accept(bytes, own, now).is_ok();
                     refused.push((mirror, source));
                     Worth::None
                 }
@@ -235,6 +251,9 @@ impl Repository {
         };
         self.ask_all(&request, round, judge).await?;
         let Some((mirror, best)) = self.highest(found) else {
+            if only_behind && self.live.load().is_some() {
+                return Err(self.behind_others());
+            }
             errors.extend(refused.into_iter().map(|(mirror, source)| self.lied(mirror, self.tuf(source))));
             round.unheard |= errors.iter().any(|error| !error.is_refusal());
             return Err(self.worst(errors));

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fmt,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::AtomicUsize},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak, atomic::AtomicUsize},
 };
 
 use arc_swap::ArcSwapOption;
@@ -18,6 +18,7 @@ use super::{
     fetch::MirrorFault,
     flights::Flights,
     settings::folder,
+    shared::{FloorEvent, Shared, SharedFloor},
     store::{Access, FORMAT, OpenError, Progress, Sighting, Store},
 };
 use crate::{
@@ -46,6 +47,8 @@ pub trait Observer: Send + Sync + 'static {
     fn state_not_written(&self, repository: &str);
     /// A mirror, by its place in `metadata_url` from 0, fell short.
     fn mirror_failed(&self, repository: &str, mirror: usize, fault: MirrorFault);
+    /// Something happened to the floor that gates share.
+    fn shared_floor(&self, _repository: &str, _event: FloorEvent) {}
 }
 
 /// An observer that looks away.
@@ -74,6 +77,8 @@ pub struct Repository {
     pub(super) clock: SharedClock,
     pub(super) observer: Arc<dyn Observer>,
     pub(super) store: Arc<Store>,
+    /// Where the floor is shared with other gates, if it is.
+    pub(super) shared: OnceLock<SharedFloor>,
     /// What a refresh works on; one at a time.
     pub(super) work: tokio::sync::Mutex<Work>,
     pub(super) live: ArcSwapOption<Live>,
@@ -97,11 +102,12 @@ pub(super) struct Work {
     pub(super) durable: bool,
     /// Whether the disk did not take a file of the live set.
     pub(super) unsaved: bool,
+    pub(super) shared: Shared,
 }
 
 impl Work {
     pub(super) fn new(chain: Option<RootStage>, floors: Floors, progress: Progress) -> Self {
-        Self { chain, floors, progress, durable: true, unsaved: false }
+        Self { chain, floors, progress, durable: true, unsaved: false, shared: Shared::default() }
     }
 
     /// Raises the floors in memory: what is refused by them is refused from now on, whatever the disk does.
@@ -127,6 +133,8 @@ pub(super) struct Condition {
     pub(super) last_attempt: Option<Instant>,
     pub(super) failures: u32,
     pub(super) mark: Option<Mark>,
+    /// Why the shared floor, which is required, was not read since the start.
+    pub(super) floor_unread: Option<UpdaterError>,
 }
 
 /// A moment of wall time that has passed at `at`. It moves on with the time that this program runs, and with nothing
@@ -271,6 +279,7 @@ impl Repository {
             clock,
             observer,
             store: Arc::new(store),
+            shared: OnceLock::new(),
             condition: Mutex::default(),
             work: tokio::sync::Mutex::new(Work::new(None, Floors::new(), Progress::default())),
             live: ArcSwapOption::empty(),
@@ -332,6 +341,10 @@ impl Repository {
             let why = condition.refused.clone().or_else(|| condition.last_error.clone()).map(Box::new);
             return Err(UpdaterError::NotLoaded { repository: self.settings.name.clone(), why });
         };
+        if let Some(unread) = &condition.floor_unread {
+            let why = Some(Box::new(unread.clone()));
+            return Err(UpdaterError::NotLoaded { repository: self.settings.name.clone(), why });
+        }
         self.check_clock(condition.mark, now)?;
         live.set.check_current(now).map_err(|source| self.tuf(source))?;
         if let Some(refused) = &condition.refused {

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// A time at which nothing has expired: stored metadata that has is still a floor.
-const BEFORE_ALL_EXPIRY: Timestamp = Timestamp::UNIX_EPOCH;
+pub(super) const BEFORE_ALL_EXPIRY: Timestamp = Timestamp::UNIX_EPOCH;
 
 /// What is said of the rollback record of another repository.
 const FOREIGN: &str = "it was recorded under another root than the configured one, and no key of this one signed what it \

@@ -151,6 +151,11 @@ impl Store {
         }
     }
 
+    /// Whether nothing that is saved gets to the disk.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.access == Access::Read
+    }
+
     /// Where it lies.
     pub(super) fn folder(&self) -> &Path {
         &self.folder

@@ -5,6 +5,7 @@ mod harness;
 
 mod attacks;
 mod bodies;
+mod chain;
 mod chunks;
 mod clients;
 mod command_line;
@@ -28,6 +29,8 @@ mod mirrors;
 mod names;
 mod outage;
 mod quickstart;
+#[cfg(all(feature = "s3", feature = "system-tests"))]
+mod replicas;
 mod responses;
 mod retrieval;
 mod secure;

@@ -15,7 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::super::{MirrorFault, Observer, Repository, Settings, StateFile, UpdaterError};
+use super::super::{FloorEvent, MirrorFault, Observer, Repository, Settings, StateFile, UpdaterError};
 use crate::{
     base::{Clock as _, Digest, Faults, Span},
     testing::HandClock,
@@ -306,6 +306,16 @@ impl Lab {
         Repository::open(settings, state, client(), self.clock.clone(), Arc::new(Counter::default()))
     }
 
+    /// Both.
+    pub(super) fn open_observed_in(
+        &self,
+        state: &std::path::Path,
+        settings: Settings,
+        counter: Arc<Counter>,
+    ) -> Arc<Repository> {
+        Repository::open(settings, state, client(), self.clock.clone(), counter).unwrap()
+    }
+
     pub(super) fn open_on(
         &self,
         faults: &Faults,
@@ -341,6 +351,7 @@ pub(super) struct Counter {
     pub(super) damaged: Mutex<Vec<StateFile>>,
     pub(super) not_written: AtomicUsize,
     pub(super) mirrors: Mutex<Vec<(usize, MirrorFault)>>,
+    pub(super) floors: Mutex<Vec<FloorEvent>>,
 }
 
 impl Observer for Counter {
@@ -360,5 +371,8 @@ impl Observer for Counter {
     }
     fn mirror_failed(&self, _: &str, mirror: usize, fault: MirrorFault) {
         self.mirrors.lock().unwrap().push((mirror, fault));
+    }
+    fn shared_floor(&self, _: &str, event: FloorEvent) {
+        self.floors.lock().unwrap().push(event);
     }
 }

@@ -9,6 +9,7 @@ mod mirrors;
 mod outages;
 mod retrieval;
 mod roles;
+mod shared;
 mod trust;
 
 use std::sync::Arc;

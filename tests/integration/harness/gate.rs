@@ -36,6 +36,14 @@ impl Configuration {
         Self { folder: folder.to_owned(), table: toml::from_str(text).unwrap() }
     }
 
+    /// The same in another folder: another gate.
+    #[cfg(all(feature = "s3", feature = "system-tests"))]
+    #[must_use]
+    pub fn moved_to(mut self, folder: &Path) -> Self {
+        folder.clone_into(&mut self.folder);
+        self
+    }
+
     /// Sets a key by its path; of an array of tables the first is meant.
     #[must_use]
     pub fn set(mut self, path: &str, value: impl Into<toml::Value>) -> Self {

@@ -14,6 +14,8 @@ pub mod page;
 pub mod peers;
 pub mod python;
 pub mod readers;
+#[cfg(all(feature = "s3", feature = "system-tests"))]
+pub mod storage;
 #[cfg(feature = "system-tests")]
 pub mod strace;
 pub mod upstream;
