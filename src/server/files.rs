@@ -169,26 +169,24 @@ impl Obtain {
         gate.recall.keep_file(ask.asked.target, &self.mount, ask.route, meter, ground, file);
     }
 
-fn put(
-&self,
-ask: &FileAsk<'_>, signed: &Authorisation, delivered: Delivered, part: Part, etag: &str) -> Answer {
-    let (status, source) = match delivered.lookup {
-        Lookup::Hit => (HIT, Source::Cache),
-        Lookup::Collapsed => (HeaderValue::from_static("tufgate; fwd=miss; collapsed"), Source::Upstream),
-        Lookup::Miss | Lookup::Corrupt | Lookup::Error => {
-            (HeaderValue::from_static("tufgate; fwd=miss"), Source::Upstream)
-        }
-    };
-    let mut response = match delivered.body {
-        delivery::Body::Verified(blob) => {
-let bytes = |range| blobs::of_blob(blob, range, self.delivery.cache());
-put_verified(ask, signed.info.length, bytes, part, etag)
-}
-        delivery::Body::Early(early) => put_early(ask, signed.info.length, early, etag),
-    };
-    response.headers_mut().insert(CACHE_STATUS, status);
-    Answer { response, route: ask.route, source, decision: Some(Decision::allowed(signed)) }
-}
+    fn put(&self, ask: &FileAsk<'_>, signed: &Authorisation, delivered: Delivered, part: Part, etag: &str) -> Answer {
+        let (status, source) = match delivered.lookup {
+            Lookup::Hit => (HIT, Source::Cache),
+            Lookup::Collapsed => (HeaderValue::from_static("tufgate; fwd=miss; collapsed"), Source::Upstream),
+            Lookup::Miss | Lookup::Corrupt | Lookup::Error => {
+                (HeaderValue::from_static("tufgate; fwd=miss"), Source::Upstream)
+            }
+        };
+        let mut response = match delivered.body {
+            delivery::Body::Verified(blob) => {
+                let bytes = |range| blobs::of_blob(blob, range, self.delivery.cache());
+                put_verified(ask, signed.info.length, bytes, part, etag)
+            }
+            delivery::Body::Early(early) => put_early(ask, signed.info.length, early, etag),
+        };
+        response.headers_mut().insert(CACHE_STATUS, status);
+        Answer { response, route: ask.route, source, decision: Some(Decision::allowed(signed)) }
+    }
 
     /// Asked again before the end of an early release (decision 15): the same bytes must still be signed.
     fn reauthorise(&self, signed: &Authorisation) -> delivery::Reauthorise {
@@ -208,7 +206,13 @@ put_verified(ask, signed.info.length, bytes, part, etag)
     }
 }
 
-fn put_verified(ask: &FileAsk<'_>, length: u64, bytes: impl FnOnce(Range<u64>) -> Body, part: Part, etag: &str) -> Response<Body> {
+fn put_verified(
+    ask: &FileAsk<'_>,
+    length: u64,
+    bytes: impl FnOnce(Range<u64>) -> Body,
+    part: Part,
+    etag: &str,
+) -> Response<Body> {
     let (status, range, content_range) = match part {
         Part::Whole => (StatusCode::OK, 0..length, None),
         Part::Range { first, last, .. } => {

@@ -291,7 +291,7 @@ fn serve_zeros(length: u64) -> SocketAddr {
 #[ignore = "takes minutes, and 2 GB of disk: tests/soak/run"]
 #[cfg(target_os = "linux")]
 fn soak_sixty_four_clients_of_two_gigabytes() {
-    let length: u64 = 2 << 30;
+    let length: u64 = std::env::var("TUFGATE_SOAK_BYTES").map_or(2 << 30, |text| text.parse().unwrap());
     let world = World::with_signed(&[]);
     let mut hasher = sha2::Sha256::new();
     io::copy(&mut io::repeat(0).take(length), &mut hasher).unwrap();
@@ -309,16 +309,19 @@ fn soak_sixty_four_clients_of_two_gigabytes() {
                 stream.set_read_timeout(Some(10 * PATIENCE)).unwrap();
                 together.wait();
                 write!(stream, "GET /packages/0/{name} HTTP/1.1\r\nHost: gate\r\nConnection: close\r\n\r\n").unwrap();
-                let mut buffer = vec![0; 256 << 10];
-                let mut zeros = 0;
-                loop {
-                    let count = stream.read(&mut buffer).unwrap();
-                    zeros += buffer[..count].iter().filter(|byte| **byte == 0).count() as u64;
-                    if count == 0 {
-                        break;
-                    }
+                let mut head = Vec::new();
+                let mut byte = [0];
+                while !head.ends_with(b"\r\n\r\n") {
+                    stream.read_exact(&mut byte).unwrap();
+                    head.push(byte[0]);
                 }
-                assert_eq!(zeros, length);
+                let (mut buffer, zeros) = (vec![1; 256 << 10], vec![0; 256 << 10]);
+                let mut left = length;
+                while left > 0 {
+                    let count = stream.read(&mut buffer).unwrap();
+                    assert!(count > 0 && buffer[..count] == zeros[..count], "{left} bytes are missing or others");
+                    left -= count as u64;
+                }
             });
         }
     });
