@@ -6,29 +6,37 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Weak, atomic::Ordering},
 };
 
-use tokio::{
-    spawn,
-    sync::{Notify, watch},
-};
 use url::Url;
 
-use super::{Request, error::DeliveryError, verdicts::Verdicts};
+use super::{
+    Request,
+    error::DeliveryError,
+    sync::{AtomicBool, Mutex, MutexGuard, Notify, lock, spawn, watch},
+    verdicts::Verdicts,
+};
 use crate::{
     base::{ChunkDigests, Fault},
     cache::{Blob, Expected, Growing},
     upstream::{GateChain, Origins},
 };
 
-/// Flights for the same bytes that go on though everybody has left; further ones end with those who wait for them.
-const SURVIVING_MAX: usize = 4;
-/// Flights for the same bytes at once, each from other sources; further ones wait for one of these to end.
-pub(super) const FLIGHTS_PER_TARGET_MAX: usize = 32;
+/// How many flights for the same bytes there may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// At once, each from other sources; further ones wait for one of these to end.
+    pub(super) per_target: usize,
+    /// That go on though everybody has left; further ones end with those who wait for them.
+    pub(super) surviving: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { per_target: 32, surviving: 4 }
+    }
+}
 
 /// How a fetch ended.
 pub(super) type Outcome = Result<Blob, DeliveryError>;
@@ -120,13 +128,14 @@ impl Flight {
 pub(super) struct Flights {
     books: Mutex<HashMap<Expected, Vec<Weak<Flight>>>>,
     landed: Notify,
+    bounds: Bounds,
     verdicts: Arc<Verdicts>,
 }
 
 impl Flights {
     /// None yet. What must not be released early for a while is written down in `verdicts`.
-    pub(super) fn new(verdicts: Arc<Verdicts>) -> Self {
-        Self { books: Mutex::default(), landed: Notify::new(), verdicts }
+    pub(super) fn new(verdicts: Arc<Verdicts>, bounds: Bounds) -> Self {
+        Self { books: Mutex::new(HashMap::new()), landed: Notify::new(), bounds, verdicts }
     }
 
     /// The flight for these bytes from these sources and whether it was under way already; otherwise `take_off` makes
@@ -169,10 +178,10 @@ impl Flights {
         if let Some(flight) = under_way.iter().find(|flight| flight.route == route && !flight.has_failed()) {
             return Some((Arc::clone(flight), true));
         }
-        if under_way.len() >= FLIGHTS_PER_TARGET_MAX {
+        if under_way.len() >= self.bounds.per_target {
             return None;
         }
-        let survives = under_way.iter().filter(|flight| flight.survives).count() < SURVIVING_MAX;
+        let survives = under_way.iter().filter(|flight| flight.survives).count() < self.bounds.surviving;
         let (outcome, outcome_seen) = watch::channel(None);
         let (progress, progress_seen) = watch::channel(None);
         let flight = Arc::new(Flight {
@@ -202,7 +211,7 @@ impl Flights {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Expected, Vec<Weak<Flight>>>> {
-        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.books)
     }
 }
 
@@ -235,7 +244,14 @@ impl Landing {
             () = outcome.closed() => return,
         };
         let refused = result.as_ref().is_err_and(|error| error.fault() == Fault::Refused);
+        // Before anybody hears of it, and again for who let bytes out just before.
+        self.disown(refused);
         outcome.send_replace(Some(result));
+        self.disown(refused);
+    }
+
+    /// The next one must not be released early again.
+    fn disown(&self, refused: bool) {
         if refused && self.flight.upgrade().is_some_and(|flight| flight.was_released_early()) {
             self.flights.verdicts.suspect(&self.expected);
         }

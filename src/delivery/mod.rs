@@ -13,8 +13,11 @@ mod flight;
 mod observer;
 mod second_tier;
 mod source;
+mod sync;
 mod verdicts;
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;
 
@@ -25,7 +28,7 @@ use admission::Admission;
 pub use early::{EarlyBody, Reauthorise};
 pub use error::DeliveryError;
 use fetch::Fetch;
-use flight::{Flight, Flights, Outcome};
+use flight::{Bounds, Flight, Flights, Outcome};
 pub use observer::{Lookup, Observer, TierLookup, TierPut, Unobserved};
 pub use second_tier::{SecondTier, Uploads};
 use serde::Deserialize;
@@ -210,7 +213,7 @@ impl Delivery {
         observer: Arc<dyn Observer>,
     ) -> Self {
         let verdicts = Arc::new(Verdicts::new(settings.verdict_ttl.duration(), settings.suspicious_for.duration()));
-        let flights = Arc::new(Flights::new(Arc::clone(&verdicts)));
+        let flights = Arc::new(Flights::new(Arc::clone(&verdicts), Bounds::default()));
         let admission = Admission::new(settings.fetches_max);
         Self(Arc::new(Inner { cache, source, second_tier, settings, flights, verdicts, admission, observer }))
     }

@@ -22,6 +22,7 @@ mod house;
 mod install;
 mod interop;
 mod kills;
+mod large;
 mod layers;
 mod listings;
 mod maps;

@@ -20,7 +20,7 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use tempfile::TempDir;
 use tokio::sync::Notify;
 
-use super::{flight::FLIGHTS_PER_TARGET_MAX, *};
+use super::*;
 use crate::{
     base::{Algorithm, Digest, Digests, Fault, Faults},
     cache::{self, CacheError, MemoryStore, Sink, Spool, Store, Tiered, Usage},
@@ -573,18 +573,19 @@ async fn whoever_asks_for_a_file_at_places_that_fail_or_hang_nobody_else_gets_th
 async fn fetches_of_the_same_bytes_from_many_places_are_bounded_and_end_with_their_clients() {
     let rig = Rig::with(Settings { wait_max: Span::millis(300), ..settings() });
     let bytes = content(1000);
+    let per_target = Bounds::default().per_target;
     let mut clients = Vec::new();
-    for n in 0..FLIGHTS_PER_TARGET_MAX + 20 {
+    for n in 0..per_target + 20 {
         let host = format!("hangs{n}");
         rig.script.set(&url(&host), [steps(vec![Step::Hang])]);
         let (delivery, request) = (rig.delivery.clone(), request(&bytes, &[&host]));
         clients.push(tokio::spawn(async move { delivery.obtain(&request, Want::default()).await }));
     }
-    while rig.requests() < FLIGHTS_PER_TARGET_MAX {
+    while rig.requests() < per_target {
         tokio::task::yield_now().await;
     }
     tokio::time::sleep(Duration::from_millis(50)).await;
-    assert_eq!((rig.requests(), rig.delivery.fetches()), (FLIGHTS_PER_TARGET_MAX, FLIGHTS_PER_TARGET_MAX));
+    assert_eq!((rig.requests(), rig.delivery.fetches()), (per_target, per_target));
     for client in clients {
         let error = client.await.unwrap().unwrap_err();
         assert_eq!(error.reason(), "still_fetching");
