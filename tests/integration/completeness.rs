@@ -264,6 +264,22 @@ fn changed_bytes_never_complete() {
 }
 
 #[test]
+fn a_beginning_that_was_disowned_is_not_completed_by_the_rest_of_the_right_file() {
+    let wheel = Wheel::large("demo", "1.0", SIZE);
+    let world = World::with_signed(&[&wheel]);
+    let gate = world.configuration().set("delivery.hold_for", "0s").set("delivery.verdict_ttl", "100ms").start();
+    world.upstream.spoil(&upstream_path(&wheel), State::FirstByteChanged.fault(&wheel));
+    let broken = gate.get(&gate_path(&wheel));
+    assert!(broken.status == 200 && !broken.whole && broken.body[0] != wheel.bytes[0], "it left early");
+    world.upstream.heal(&upstream_path(&wheel));
+    world.await_served(&gate, &wheel);
+    let range = format!("bytes={}-", broken.body.len());
+    let headers = [("Range", range.as_str()), ("If-Range", broken.header("etag").unwrap())];
+    let again = http::request(gate.address, "GET", &gate_path(&wheel), &headers);
+    assert!(again.status == 200 && again.body == wheel.bytes, "{}: a rest for a bad beginning", again.status);
+}
+
+#[test]
 fn files_of_another_length_never_complete() {
     for state in [State::Short, State::ShortChunked, State::Long, State::LongChunked] {
         hold(state, false);

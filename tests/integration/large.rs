@@ -192,6 +192,7 @@ fn a_gate_that_is_killed_in_the_middle_and_starts_again_costs_pip_and_uv_a_retry
                 installing.join().unwrap()
             });
             run.assert_installed("demo", "1.0");
+            assert!(world.upstream.asked_below(&upstream_path(&wheel)).len() >= 2, "it was in the middle");
             world.assert_cache_clean(&gate);
         }
     }

@@ -3,6 +3,7 @@
 mod chunks;
 mod early;
 mod over_http;
+mod random;
 mod second_tier;
 
 use std::{
