@@ -59,6 +59,8 @@ pub fn compare(arguments: &Arguments, python: &Path, folder: &Path, table: &mut 
     quickstart.arg("--index-url").arg(format!("http://{}/simple/", index.address())).arg(&lock);
     run(&mut quickstart)?;
     let config = folder.join("gate/tufgate.toml");
+    // What is unpacked goes to memory, where that is possible: the disk is not what is compared.
+    let scratch = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())?;
     for installer in [Installer::Pip, Installer::Uv] {
         let mut times = Times::default();
         for _ in 0..arguments.rounds {
@@ -67,10 +69,10 @@ pub fn compare(arguments: &Arguments, python: &Path, folder: &Path, table: &mut 
                 fs::remove_dir_all(&cache)?;
             }
             let gate = servers::gate(&arguments.tufgate, &config)?;
-            times.direct.push(installer.install(python, &folder, &index)?);
-            times.cold.push(installer.install(python, &folder, &gate)?);
+            times.direct.push(installer.install(python, scratch.path(), &index)?);
+            times.cold.push(installer.install(python, scratch.path(), &gate)?);
             let before = gate.cpu()?;
-            times.warm.push(installer.install(python, &folder, &gate)?);
+            times.warm.push(installer.install(python, scratch.path(), &gate)?);
             times.cpu.push(gate.cpu()? - before);
         }
         let name = installer.name();
@@ -89,20 +91,20 @@ impl Installer {
     }
 
     /// Seconds to resolve, download and unpack into an empty folder, from this server alone.
-    fn install(self, python: &Path, folder: &Path, server: &Server) -> Outcome<f64> {
-        let target = folder.join("target");
+    fn install(self, python: &Path, scratch: &Path, server: &Server) -> Outcome<f64> {
+        let target = scratch.join("target");
         if target.exists() {
             fs::remove_dir_all(&target)?;
         }
         let mut command = match self {
             Self::Pip => {
-                let mut pip = isolated(python, folder);
+                let mut pip = isolated(python, scratch);
                 pip.args(["-m", "pip", "install", "--quiet", "--isolated", "--no-cache-dir", "--no-compile"]);
                 pip.args(["--disable-pip-version-check", "--no-warn-conflicts"]);
                 pip
             }
             Self::Uv => {
-                let mut uv = isolated(&python.with_file_name("uv"), folder);
+                let mut uv = isolated(&python.with_file_name("uv"), scratch);
                 uv.args(["pip", "install", "--quiet", "--no-cache", "--no-config", "--python"]).arg(python);
                 uv
             }
@@ -144,7 +146,7 @@ fn make_index(python: &Path, www: &Path, folder: &Path) -> Outcome<PathBuf> {
         fs::create_dir_all(&folder)?;
         fs::write(folder.join("index.json"), serde_json::to_vec(&page)?)?;
     }
-    let path = folder.join("requirements.lock");
+    let path = folder.join("requirements.txt");
     fs::write(&path, lock)?;
     Ok(path)
 }
@@ -169,7 +171,7 @@ fn isolated(program: &Path, home: &Path) -> Command {
             command.env_remove(name);
         }
     }
-    command.env("HOME", home).env("PIP_CONFIG_FILE", "/dev/null").stdin(Stdio::null());
+    command.env("HOME", home).env("TMPDIR", home).env("PIP_CONFIG_FILE", "/dev/null").stdin(Stdio::null());
     command
 }
 

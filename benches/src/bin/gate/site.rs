@@ -8,9 +8,9 @@ use std::{
 };
 
 use tufgate::{
-    base::{Digest, Digests},
+    base::{ByteSize, ChunkHasher, Digest, Digests},
     simple::{Listing, ProjectName},
-    tuf::{TargetPath, schema::TargetFile},
+    tuf::{Chunks, TargetPath, schema::TargetFile},
 };
 use tufgate_benches::{BinRepository, Shape};
 
@@ -50,7 +50,9 @@ impl Site {
             targets.push(site.make_wheel("", &site.cold(round), MEDIUM)?);
         }
         for round in 0..HERDS {
-            targets.push(site.make_wheel("slow/", &format!("slow{round}"), MEDIUM)?);
+            let (path, mut file) = site.make_wheel("slow/", &format!("slow{round}"), MEDIUM)?;
+            sign_chunks(&mut file, &fs::read(site.www().join(site.slow(round).trim_start_matches('/')))?)?;
+            targets.push((path, file));
         }
         BinRepository::make_with(&site.repository(), Shape::default(), &targets)?;
         fs::rename(site.repository().join("metadata"), site.www().join("metadata"))?;
@@ -155,6 +157,16 @@ pub fn million(cache: &Path, state: &Path) -> Outcome {
         );
     }
     Ok(fs::write(state.join("cache-checked"), record)?)
+}
+
+/// Adds digests of its pieces, so that each may leave once it is verified.
+fn sign_chunks(file: &mut TargetFile, content: &[u8]) -> Outcome {
+    let mut hasher = ChunkHasher::new(ByteSize::kib(256))?;
+    hasher.update(content);
+    let mut custom = serde_json::json!({});
+    Chunks::add_to_custom(&mut custom, &hasher.finish()?);
+    file.custom = Some(custom);
+    Ok(())
 }
 
 fn digests_of_nothing() -> Outcome<Digests> {
