@@ -118,7 +118,7 @@ behaviour! {
 async fn a_bucket_that_hangs_costs_the_time_of_an_answer_a_few_times_and_then_nothing() {
     let memory = Memory::default();
     memory.plant("a", "bytes");
-    for trouble in [Trouble::Hangs, Trouble::HangsInBody, Trouble::BreaksOff, Trouble::Down] {
+    for trouble in [Trouble::Hangs, Trouble::HangsInBody, Trouble::Trickles, Trouble::BreaksOff, Trouble::Down] {
         let bucket = memory.bucket();
         memory.suffer(trouble);
         for _ in 0..3 {

@@ -25,6 +25,8 @@ pub(crate) enum Trouble {
     Hangs,
     /// It answers, and no byte follows.
     HangsInBody,
+    /// Bytes come one by one, each in time, and the whole never ends.
+    Trickles,
     /// The body breaks off in its middle.
     BreaksOff,
     /// The body ends cleanly in its middle.
@@ -121,6 +123,12 @@ impl Objects for Memory {
             let broken = || Err(BucketError::Unavailable { why: "broke off".to_owned() });
             let body = match trouble {
                 Trouble::HangsInBody => stream::once(async move { Ok(half) }).chain(stream::pending()).boxed(),
+                Trouble::Trickles => stream::repeat(half.slice(..1))
+                    .then(|byte| async move {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                        Ok(byte)
+                    })
+                    .boxed(),
                 Trouble::BreaksOff => stream::iter([Ok(half), broken()]).boxed(),
                 Trouble::EndsEarly => stream::iter([Ok(half)]).boxed(),
                 _ => stream::iter(

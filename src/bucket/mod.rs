@@ -2,7 +2,7 @@
 //!
 //! Whoever may write to a bucket may write anything to it. What is read here is unverified: its readers hold it against
 //! signed metadata, as they do with what an upstream sends. A bucket that is away, slow or full costs no more than
-//! [`Settings::answer_max`] a few times, then it rests ([`Breaker`](breaker)).
+//! [`Settings::answer_max`] a few times, then it rests.
 //!
 //! [`Objects`] is what a bucket can do; S3 does it in builds with the feature `s3`.
 

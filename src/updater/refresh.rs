@@ -86,26 +86,32 @@ impl Repository {
         self.check_clock(self.condition().mark, now)?;
         let mut chain = self.anchor(work, round).await?;
         let before = chain.version();
-        let followed = match self.read_shared(&mut chain, work).await {
+        let read = self.read_shared(&mut chain, work).await;
+        let followed = match &read {
             Ok(()) => self.follow_roots(&mut chain, work, round).await,
-            Err(error) => Err(error),
+            Err(_) => Ok(()),
         };
         if chain.version() != before {
             self.reload_under(&chain, work, now);
         }
+        read?;
+        // Whether or not a mirror was heard: an old backup is found out all the same.
+        let raised = self.raise_by_shared(&chain, work);
         followed?;
         self.check_root_minimum(&chain)?;
-        self.raise_by_shared(&chain, work)?;
+        raised?;
         let stage = chain.clone().finish(now).map_err(|source| self.refuse(source))?;
         let stage = self.timestamp(stage, work, round).await?;
         if self.is_live(&stage) {
             self.keep_whole(work).await?;
             self.write_shared(&chain, work).await?;
+            work.shared.confirm();
             return self.check_live(now);
         }
         let stage = self.snapshot(stage, work, round).await?;
         let set = self.top_targets(stage, work, round).await?;
         self.write_shared(&chain, work).await?;
+        work.shared.confirm();
         self.store.retain_roles(|role| set.snapshot().meta.contains_key(&role.meta_key()));
         self.publish(set, &mut work.progress, now);
         Ok(())

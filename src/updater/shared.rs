@@ -123,9 +123,16 @@ pub(super) struct Shared {
     invalid: Option<String>,
     /// What a refresh is judged by: our own floors, and all that was read of the shared one since the start.
     raised: Option<Floors>,
+    /// Whether this process has trusted something itself, beside what it found on disk.
+    confirmed: bool,
 }
 
 impl Shared {
+    /// A refresh has trusted what is live.
+    pub(super) fn confirm(&mut self) {
+        self.confirmed = true;
+    }
+
     pub(super) fn raised(&self) -> Option<&Floors> {
         self.raised.as_ref()
     }
@@ -231,7 +238,6 @@ impl Repository {
     pub(super) fn raise_by_shared(&self, chain: &RootStage, work: &mut Work) -> Result<(), UpdaterError> {
         let Some(shared) = self.shared.get() else { return Ok(()) };
         let stage = chain.clone().finish(BEFORE_ALL_EXPIRY).map_err(|source| self.tuf(source))?;
-        let is_first = work.shared.raised.is_none();
         let mut raised = work.shared.raised.take().unwrap_or_default();
         raised.record_root(chain.anchor(), chain.version());
         // Our own are what they are; where they are behind what was read, that stays.
@@ -245,7 +251,7 @@ impl Repository {
                 Err(error) => Some(error.to_string()),
             };
         }
-        if is_first && self.live_version().is_some_and(|live| live < known_version(&raised)) {
+        if !work.shared.confirmed && self.live_version().is_some_and(|live| live < known_version(&raised)) {
             tracing::warn!(repository = %self.settings.name, "stored metadata is older than what other gates have trusted");
             self.live.store(None);
         }

@@ -187,6 +187,7 @@ async fn trouble_of_the_bucket_is_a_miss_that_costs_little_and_never_the_bytes()
         Trouble::Denies,
         Trouble::Hangs,
         Trouble::HangsInBody,
+        Trouble::Trickles,
         Trouble::BreaksOff,
         Trouble::EndsEarly,
         Trouble::TakesNothing,

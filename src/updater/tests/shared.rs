@@ -14,7 +14,7 @@ use crate::{
     base::Fault,
     bucket::memory::{Memory, Trouble},
     tuf::TufError,
-    upstream::testserver::TestServer,
+    upstream::testserver::{Step, TestServer},
 };
 
 const KEY: &str = "floors/lab.json";
@@ -145,8 +145,12 @@ async fn state_that_was_put_back_from_an_old_backup_answers_no_more_once_the_sha
         lab.files.restore(old);
         let restored = Replica::kept(&lab, &server, &memory, required);
         assert_eq!(restored.repository.current().is_err(), required, "required: not before the floor was read");
+        lab.files.answer_all(Some(vec![Step::Close]));
+        assert_eq!(restored.refresh().await.unwrap_err().fault(), Fault::Unavailable);
+        assert!(restored.trusts_nothing(), "found out though no mirror can be heard");
+        lab.files.answer_all(None);
         assert!(is_rollback(&restored.refresh().await.unwrap_err()));
-        assert!(restored.repository.current().is_err());
+        assert!(restored.trusts_nothing());
     }
 }
 
@@ -258,7 +262,9 @@ async fn a_floor_that_is_not_there_begins_with_who_has_kept_his_own_and_denies_o
 
 #[tokio::test]
 async fn a_bucket_that_is_away_denies_what_is_new_where_the_floor_is_required_and_ends_no_trust() {
-    for trouble in [Trouble::Down, Trouble::Denies, Trouble::Hangs, Trouble::HangsInBody, Trouble::BreaksOff] {
+    for trouble in
+        [Trouble::Down, Trouble::Denies, Trouble::Hangs, Trouble::HangsInBody, Trouble::Trickles, Trouble::BreaksOff]
+    {
         let (mut lab, memory) = (Lab::new(), Memory::default());
         let server = lab.files.serve().await;
         let warm = Replica::fresh(&lab, &server, &memory, false);
