@@ -15,6 +15,7 @@ use url::Url;
 
 use crate::{
     base::{SharedClock, Span},
+    cache::Cache,
     server::{
         body::{self, Body},
         listener,
@@ -80,6 +81,8 @@ pub struct Admin {
     pub repositories: Vec<Arc<Repository>>,
     /// All mounts.
     pub mounts: Vec<MountView>,
+    /// The cache.
+    pub cache: Cache,
     /// For ages on the page.
     pub clock: SharedClock,
     /// Refreshes the gauges that are read rather than counted.
@@ -164,6 +167,10 @@ impl Admin {
                     lines.push(line);
                 }
             }
+        }
+        // Files are served all the same, so this says nothing about being ready.
+        if let Some(why) = self.cache.trouble() {
+            lines.push(format!("the cache takes no files ({why}): answers are verified and pass through memory\n"));
         }
         if ready {
             return answer(StatusCode::OK, TEXT, format!("ready\n{}", lines.concat()));
@@ -255,6 +262,7 @@ mod tests {
             audit: Arc::clone(&gate.audit),
             repositories: gate.repositories.clone(),
             mounts: vec![mount("pypi")],
+            cache: gate.mounts[0].obtain().delivery.cache().clone(),
             clock: lab.clock.clone(),
             refresh_gauges: Box::new(|| ()),
             address: format!("{listen}:9090").parse().unwrap(),

@@ -5,6 +5,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::Admin;
 use crate::{
+    cache::Cache,
     telemetry::{Record, Verdict},
     trust::Trust,
     updater::Status,
@@ -44,6 +45,8 @@ pub(super) fn render(admin: &Admin, query: &str) -> String {
                 @for repository in &admin.repositories { (repository_table(&repository.status(), now)) }
                 h2 { "Mounts" }
                 (mounts(admin))
+                h2 { "Cache" }
+                (cache(&admin.cache, now))
                 h2 { @if let Some(id) = &wanted { "Request " code { (id) } } @else { "Refused or unavailable lately" } }
                 (decisions(&records))
             }
@@ -88,6 +91,31 @@ fn mounts(admin: &Admin) -> Markup {
                     td { (authority(&mount.trust)) }
                     td { @if mount.listing_signed { "signed" } @else { span class="dim" { "unauthenticated" } } }
                 }
+            }
+        }
+    }
+}
+
+/// What it holds, whether it takes more, and what the scrub finds.
+fn cache(cache: &Cache, now: Timestamp) -> Markup {
+    let (usage, scrub) = (cache.usage(), cache.scrubbing());
+    html! {
+        p {
+            (usage.blobs) " file(s), " (usage.bytes) " of " (usage.capacity) " bytes"
+            @if !usage.complete { span class="dim" { " · the folder is still being read" } }
+            @if let Some(why) = cache.trouble() {
+                br; span class="no" { "takes no files (" (why) "): answers are verified and pass through memory" }
+            }
+            br;
+            @match scrub.completed {
+                Some(at) => {
+                    "all read again " (ago(at, now)) ": " (scrub.last.good) " good, "
+                    span class=[(scrub.last.bad > 0).then_some("no")] { (scrub.last.bad) " bad" }
+                },
+                None => span class="dim" { "not all read again yet" },
+            }
+            @if scrub.running {
+                span class="dim" { " · reading again: " (scrub.pass.good) " good, " (scrub.pass.bad) " bad so far" }
             }
         }
     }

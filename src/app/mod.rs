@@ -15,16 +15,20 @@ use crate::{
         Fault, SharedClock, descriptors,
         files::{self, FileError, FolderLock},
     },
+    cache::Scrub,
     config::{self, Config, FrontSettings},
     server::{Gate, ListenError, Listener, Mount, Recall, WhyBase, ids::Ids},
     telemetry::Audit,
 };
 
-/// How often the cache's record of full hashes is written.
+/// How often the cache's record is written.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
 
 /// File descriptors that are kept for listeners, metadata, pages, state, logs and the admin listener.
 const DESCRIPTORS_OWN: usize = 128;
+
+/// How often a cache that takes no files is tried again.
+const TRY_EVERY: Duration = Duration::from_secs(10);
 
 /// A gate that is built and bound, and not serving yet.
 pub struct App {
@@ -32,6 +36,7 @@ pub struct App {
     listener: Listener,
     admin: Option<(Arc<Admin>, Listener)>,
     parts: Arc<Parts>,
+    scrub: Scrub,
     shutdown: CancellationToken,
     _locks: [FolderLock; 2],
 }
@@ -84,6 +89,9 @@ impl App {
         };
         let parts = Arc::new(Parts::open(&config, Arc::clone(&clock))?);
         let audit = Arc::new(Audit::open(&config.audit)?);
+        let for_scrub = Arc::clone(&parts);
+        let signed = Box::new(move || for_scrub.listed());
+        let scrub = parts.cache().scrub(config.cache.scrub_every, &config.state.dir, Arc::clone(&clock), signed);
         let public_url = config.admin.as_ref().and_then(|admin| admin.public_url.clone());
         let admin_address = admin_listener.as_ref().map(Listener::address);
         let gate = Arc::new(Gate {
@@ -104,6 +112,7 @@ impl App {
                 audit,
                 repositories: parts.repositories().to_vec(),
                 mounts: config.mounts.iter().zip(&gate.mounts).map(view).collect(),
+                cache: parts.cache().clone(),
                 clock,
                 refresh_gauges: Box::new(move || for_gauges.refresh_gauges()),
                 address: listener.address(),
@@ -111,7 +120,7 @@ impl App {
             };
             (Arc::new(admin), listener)
         });
-        Ok(Self { gate, listener, admin, parts, shutdown, _locks: locks })
+        Ok(Self { gate, listener, admin, parts, scrub, shutdown, _locks: locks })
     }
 
     /// Where installers reach the gate, with a slash at the end.
@@ -127,7 +136,7 @@ impl App {
     /// Serves until the shutdown token, then drains: open requests end, the cache's record is written. The admin
     /// listener goes last, so that probes see the drain.
     pub async fn run(self) {
-        let Self { gate, listener, admin, parts, shutdown, _locks } = self;
+        let Self { gate, listener, admin, parts, scrub, shutdown, _locks } = self;
         let background = TaskTracker::new();
         for repository in parts.repositories() {
             background.spawn(Arc::clone(repository).run(shutdown.clone()));
@@ -140,6 +149,8 @@ impl App {
                 let _all_or_ended = shutdown.run_until_cancelled(uploads).await;
             });
         }
+        background.spawn(try_cache_again(Arc::clone(&parts), shutdown.clone()));
+        background.spawn(scrub.run(shutdown.clone()));
         let admin_shutdown = CancellationToken::new();
         let admin = admin.map(|(admin, listener)| {
             let handler = move |request, peer| {
@@ -159,7 +170,7 @@ impl App {
         background.close();
         background.wait().await;
         if let Err(error) = parts.cache().save().await {
-            tracing::warn!(%error, "the record of checked files could not be written; they will be hashed again");
+            tracing::warn!(%error, "the record of cached files could not be written");
         }
     }
 }
@@ -183,8 +194,14 @@ fn affordable(wanted: usize, fetches_max: usize, descriptors: u64) -> usize {
 async fn save_now_and_then(parts: Arc<Parts>, shutdown: CancellationToken) {
     while shutdown.run_until_cancelled(tokio::time::sleep(SAVE_EVERY)).await.is_some() {
         if let Err(error) = parts.cache().save().await {
-            tracing::warn!(%error, "the record of checked files could not be written");
+            tracing::warn!(%error, "the record of cached files could not be written");
         }
+    }
+}
+
+async fn try_cache_again(parts: Arc<Parts>, shutdown: CancellationToken) {
+    while shutdown.run_until_cancelled(tokio::time::sleep(TRY_EVERY)).await.is_some() {
+        parts.cache().try_again().await;
     }
 }
 

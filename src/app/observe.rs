@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::{
     base::SharedClock,
-    cache::{self, CacheError, Eviction},
+    cache::{self, CacheError, Eviction, Recheck},
     delivery::{self, DeliveryError},
     telemetry::{Metrics, metrics::Lookup},
     trust,
@@ -57,6 +57,14 @@ impl cache::Observer for Observers {
     fn write_failed(&self, error: &CacheError) {
         tracing::warn!(%error, "the cache could not take a file");
         self.metrics.cache_write_error(error.label());
+    }
+
+    fn scrubbed(&self, found: Recheck) {
+        match found {
+            Recheck::Good(bytes) => self.metrics.scrubbed(Some(bytes)),
+            Recheck::Bad(_) => self.metrics.scrubbed(None),
+            Recheck::Absent => {}
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use super::observe::Observers;
 use crate::{
     base::{SharedClock, files::FileError},
     bucket::{self, Bucket},
-    cache::{Cache, CacheError, Eviction, QUARANTINES},
+    cache::{Cache, CacheError, Eviction, Expected, Listed, QUARANTINES},
     config::{Config, FrontSettings, MountSettings},
     delivery::{Delivery, Release, SecondTier, TierLookup, TierPut, Uploads},
     front::{SettingsError, pypi, tree},
@@ -287,6 +287,20 @@ impl Parts {
         &self.repositories
     }
 
+    /// What the top-level metadata of all repositories that are trusted now lists.
+    pub fn listed(&self) -> Listed {
+        let sets = self.repositories.iter().filter_map(|repository| repository.current().ok());
+        sets.flat_map(|set| {
+            let targets = set.targets().targets.iter();
+            let expected = targets.filter_map(|(_, file)| {
+                let file = file.ok()?;
+                Some(Expected::new(file.length, file.hashes.digests().ok()?))
+            });
+            expected.collect::<Vec<_>>()
+        })
+        .collect()
+    }
+
     /// Sets the gauges that are read rather than counted.
     pub fn refresh_gauges(&self) {
         let usage = self.cache.usage();
@@ -297,6 +311,9 @@ impl Parts {
         if let Some(shared) = &self.shared_floor {
             self.metrics.bucket_up("state", shared.is_up());
         }
+        self.metrics.storage_degraded(self.cache.trouble().is_some());
+        let scrub = self.cache.scrubbing();
+        self.metrics.scrub(scrub.running, scrub.completed, scrub.last.unlisted);
         for repository in &self.repositories {
             let status = repository.status();
             self.metrics.trusted(&status.name, status.trusted);

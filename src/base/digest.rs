@@ -90,6 +90,11 @@ impl Digest {
         Ok(Self { algorithm, bytes: bytes.into() })
     }
 
+    /// A digest of raw bytes; `None` where the algorithm yields another number of them.
+    pub fn from_bytes(algorithm: Algorithm, bytes: &[u8]) -> Option<Self> {
+        (bytes.len() == algorithm.output_len()).then(|| Self { algorithm, bytes: bytes.into() })
+    }
+
     /// The SHA-256 of `bytes`.
     pub fn sha256(bytes: &[u8]) -> Self {
         Self { algorithm: Algorithm::Sha256, bytes: Sha256::digest(bytes).as_slice().into() }

@@ -105,7 +105,17 @@ enum Source {
 /// An open file with what it looked like when its content was checked.
 struct Opened {
     file: File,
-    stamp: Stamp,
+    stamp: Mutex<Stamp>,
+    keeper: Option<Box<dyn Keeper>>,
+    /// Held by whoever hashes it again, so that it happens once for all who read it.
+    examining: Mutex<()>,
+}
+
+/// The store that a blob's file is from, while it is read.
+pub(super) trait Keeper: Send + Sync {
+    /// Hashes an open file again that does not look as it did when it was checked. What it looks like now, if it has the
+    /// digest of its name still; `None` where it has not, or where nothing explains why it looks otherwise. May block.
+    fn examine(&self, id: &BlobId, file: &File, checked: &Stamp) -> Option<Stamp>;
 }
 
 impl Blob {
@@ -115,8 +125,10 @@ impl Blob {
     }
 
     /// An open file whose content was checked against `id` while it looked like `stamp`.
-    pub(super) fn in_file(id: BlobId, file: File, stamp: Stamp) -> Self {
-        Self { id, length: stamp.size, source: Source::File(Arc::new(Opened { file, stamp })) }
+    pub(super) fn in_file(id: BlobId, file: File, stamp: Stamp, keeper: Option<Box<dyn Keeper>>) -> Self {
+        let (length, stamp) = (stamp.size, Mutex::new(stamp));
+        let opened = Opened { file, stamp, keeper, examining: Mutex::new(()) };
+        Self { id, length, source: Source::File(Arc::new(opened)) }
     }
 
     /// Its name.
@@ -161,8 +173,11 @@ impl Blob {
         if most == 0 {
             return Ok(Bytes::new());
         }
-        if let Some(bytes) = page_cache::read(&opened.file, offset, most) {
-            return self.settle(opened, bytes);
+        // Only while it looks the same: to look closer may take a while.
+        if let Some(bytes) = page_cache::read(&opened.file, offset, most)
+            && self.is_unchanged(opened)?
+        {
+            return Ok(bytes);
         }
         let blob = self.clone();
         tokio::task::spawn_blocking(move || blob.read_blocking(offset, most))
@@ -180,8 +195,17 @@ impl Blob {
         if most == 0 {
             return Ok(Bytes::new());
         }
-        let bytes = read_at(&opened.file, offset, most).map_err(|error| self.failed(error))?;
-        self.settle(opened, bytes)
+        let read = || read_at(&opened.file, offset, most).map_err(|error| self.failed(error));
+        let bytes = read()?;
+        if !bytes.is_empty() && self.is_unchanged(opened)? {
+            return Ok(bytes);
+        }
+        self.examine(opened)?;
+        let bytes = read()?;
+        if bytes.is_empty() || !self.is_unchanged(opened)? {
+            return Err(self.changed());
+        }
+        Ok(bytes)
     }
 
     /// The bytes of a range as a stream of chunks. After an error it is over: a reader that sees one must not end
@@ -219,13 +243,28 @@ impl Blob {
         Ok(all.into())
     }
 
-    /// Lets bytes out only if the file still looks as it did when its content was checked: asked *after* the read.
-    fn settle(&self, opened: &Opened, bytes: Bytes) -> Result<Bytes, ReadError> {
+    /// Whether the file still looks as it did when its content was checked: asked *after* a read, before its bytes
+    /// leave.
+    fn is_unchanged(&self, opened: &Opened) -> Result<bool, ReadError> {
         let now = Stamp::of(&opened.file).map_err(|error| self.failed(error))?;
-        if bytes.is_empty() || !opened.stamp.still(&now) {
-            return Err(ReadError::Changed { blob: self.id.to_string() });
+        Ok(*lock(&opened.stamp) == now)
+    }
+
+    /// A file that looks otherwise may have been evicted, which changes its ctime. Whether that is all is not to be
+    /// seen: whoever has it open could have written to it since. So its content has to show it.
+    fn examine(&self, opened: &Opened) -> Result<(), ReadError> {
+        let _one = lock(&opened.examining);
+        if self.is_unchanged(opened)? {
+            return Ok(());
         }
-        Ok(bytes)
+        let checked = *lock(&opened.stamp);
+        let examined = opened.keeper.as_ref().and_then(|keeper| keeper.examine(&self.id, &opened.file, &checked));
+        *lock(&opened.stamp) = examined.ok_or_else(|| self.changed())?;
+        Ok(())
+    }
+
+    fn changed(&self) -> ReadError {
+        ReadError::Changed { blob: self.id.to_string() }
     }
 
     fn failed(&self, source: io::Error) -> ReadError {
@@ -298,9 +337,11 @@ impl Drop for Buffer {
 /// Bytes read from a file at once when nothing else is said.
 pub(super) const READ_CHUNK: usize = SEND_CHUNK;
 
-/// What a file looks like without reading it: while none of this changes, neither has its content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a file looks like without reading it: while none of this changes, neither has its content (silent decay of the
+/// medium apart).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Stamp {
+    device: u64,
     pub(super) inode: u64,
     pub(super) size: u64,
     pub(super) modified: (i64, i64),
@@ -316,6 +357,7 @@ impl Stamp {
     pub(super) fn from_metadata(metadata: &std::fs::Metadata) -> Self {
         use std::os::unix::fs::MetadataExt as _;
         Self {
+            device: metadata.dev(),
             inode: metadata.ino(),
             size: metadata.size(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
@@ -324,8 +366,9 @@ impl Stamp {
         }
     }
 
+    #[cfg(test)]
     pub(super) fn from_parts(inode: u64, size: u64, modified: (i64, i64), changed: (i64, i64)) -> Self {
-        Self { inode, size, modified, changed, links: 1 }
+        Self { device: 0, inode, size, modified, changed, links: 1 }
     }
 
     /// How many names the file has.
@@ -333,11 +376,9 @@ impl Stamp {
         self.links
     }
 
-    /// Whether a file that looked like `self` and looks like `now` has the same content. Losing its last name
-    /// (eviction) changes the ctime and nothing else.
-    fn still(&self, now: &Self) -> bool {
-        let same = self.inode == now.inode && self.size == now.size && self.modified == now.modified;
-        same && (self.changed == now.changed || now.links == 0)
+    /// Whether it is one file, however it looks.
+    pub(super) fn is_same_file(&self, other: &Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
     }
 }
 
@@ -365,6 +406,11 @@ fn slice(bytes: &Bytes, offset: u64, most: usize) -> Bytes {
 
 fn within(offset: u64, most: usize, length: u64) -> usize {
     usize::try_from(length.saturating_sub(offset)).unwrap_or(usize::MAX).min(most)
+}
+
+/// Whether the byte at `offset` can be had without waiting for the disk.
+pub(super) fn is_in_memory(file: &File, offset: u64) -> bool {
+    page_cache::read(file, offset, 1).is_some()
 }
 
 #[cfg(target_os = "linux")]

@@ -44,6 +44,12 @@ pub enum CacheError {
         /// `free_space_min` in bytes.
         floor: u64,
     },
+    /// The folder is still being read after a start: how much room there is is not known yet.
+    #[error("the cache folder {path} is still being read")]
+    StillReading {
+        /// The cache folder.
+        path: PathBuf,
+    },
     /// The bytes in memory while the disk fails have reached their bound.
     #[error("no room for {wanted} bytes in memory, {limit} bytes are the bound")]
     Spool {
@@ -63,8 +69,13 @@ impl CacheError {
         Fault::Local
     }
 
+    /// Whether the disk fails, rather than that a file is too large for the cache.
+    pub fn is_of_the_disk(&self) -> bool {
+        matches!(self, Self::File(_) | Self::FreeSpace { .. })
+    }
+
     /// All labels, for initialising counters.
-    pub const LABELS: [&str; 13] = [
+    pub const LABELS: [&str; 14] = [
         "ENOSPC",
         "EDQUOT",
         "EIO",
@@ -77,6 +88,7 @@ impl CacheError {
         "full",
         "free_space",
         "format",
+        "still_reading",
         "other",
     ];
 
@@ -86,6 +98,7 @@ impl CacheError {
             Self::File(error) => errno_label(&error.source),
             Self::Full { .. } | Self::Spool { .. } => "full",
             Self::FreeSpace { .. } => "free_space",
+            Self::StillReading { .. } => "still_reading",
             Self::NewerFormat { .. } | Self::NotACache { .. } => "format",
             Self::Ended(_) => "other",
         }

@@ -8,9 +8,12 @@ mod blob;
 mod disk;
 mod error;
 mod growing;
+mod health;
 mod ingest;
+mod listed;
 mod memory;
 mod observer;
+mod scrub;
 mod spool;
 mod store;
 mod tiered;
@@ -27,19 +30,29 @@ use std::{
 pub use blob::{Blob, BlobId, Expected, Place, SEND_CHUNK};
 pub use disk::{DiskLimits, DiskStore, Inspection};
 pub use error::{CacheError, IngestError, ReadError};
+use growing::lock;
 pub use growing::{Filled, Following, Growing, GrowingSource};
+use health::Health;
 pub use ingest::{Checked, Ingest};
+pub use listed::Listed;
 pub use memory::MemoryStore;
 pub use observer::{Eviction, Observer, QUARANTINES, Unobserved};
+pub use scrub::{Progress, Scrub, Signed, Tally};
 use serde::Deserialize;
 pub use spool::Spool;
-pub use store::{Found, Recheck, Sink, Store, Usage};
+pub use store::{Found, Pace, Recheck, Sink, Store, Usage};
 pub use tiered::Tiered;
 
 use crate::{
-    base::{ByteSize, Faults, files},
+    base::{ByteSize, Faults, SharedClock, Span, files},
     bucket,
 };
+
+/// The record of what is cached and in which order it was used, in the state folder.
+pub const RECORD: &str = "cache-record";
+
+/// Where the scrub stands, in the state folder.
+pub const SCRUB: &str = "cache-scrub";
 
 /// The keys of `[cache]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -47,7 +60,8 @@ use crate::{
 pub struct Settings {
     /// The cache folder.
     pub dir: PathBuf,
-    /// Bytes of all blobs on disk, those being written among them. The least recently used goes first.
+    /// Bytes of all blobs on disk, those being written among them, in whole blocks of 4 KiB. The least recently used
+    /// goes first.
     pub size_max: ByteSize,
     /// Bytes of blobs kept in memory; blobs over a sixteenth of it are not.
     pub memory_max: ByteSize,
@@ -58,6 +72,10 @@ pub struct Settings {
     pub spool_max: ByteSize,
     /// A bucket that replicas share, asked before the upstream.
     pub bucket: Option<bucket::TierSettings>,
+    /// Within how much time every cached file is read again and compared with its digest.
+    pub scrub_every: Span,
+    /// Whether every answer hashes the whole file before its first byte. Nothing is kept in memory then.
+    pub verify_each_read: bool,
 }
 
 impl Default for Settings {
@@ -69,6 +87,8 @@ impl Default for Settings {
             free_space_min: ByteSize::mib(256),
             spool_max: ByteSize::mib(64),
             bucket: None,
+            scrub_every: Span::hours(24),
+            verify_each_read: false,
         }
     }
 }
@@ -79,6 +99,8 @@ pub struct Cache {
     store: Arc<dyn Store>,
     spool: Spool,
     observer: Arc<dyn Observer>,
+    health: Arc<Health>,
+    scrubbing: scrub::Shown,
 }
 
 /// Sum of a [`Cache::verify`] or [`Inspection`].
@@ -93,20 +115,25 @@ pub struct Verification {
 }
 
 impl Cache {
-    /// Opens the cache of the settings: memory in front of disk. `state` is the state folder, where the record of full
-    /// hashes lies. The caller holds the server's lock on both.
+    /// Opens the cache of the settings: memory in front of disk. `state` is the state folder, where the record of what
+    /// is cached lies. The caller holds the server's lock on both.
     pub fn open(settings: &Settings, state: &Path, observer: Arc<dyn Observer>) -> Result<Self, CacheError> {
         files::private_folder(state)?;
         let limits = DiskLimits { size_max: settings.size_max, free_space_min: settings.free_space_min };
-        let record = state.join("cache-checked");
+        let record = state.join(RECORD);
         let disk = DiskStore::open(&settings.dir, &record, limits, Faults::default(), Arc::clone(&observer))?;
+        if settings.verify_each_read {
+            disk.verify_each_read();
+            return Ok(Self::over(Arc::new(disk), Spool::new(settings.spool_max), observer));
+        }
         let store = Tiered::new(MemoryStore::new(settings.memory_max), Arc::new(disk));
         Ok(Self::over(Arc::new(store), Spool::new(settings.spool_max), observer))
     }
 
     /// A cache over any store.
     pub fn over(store: Arc<dyn Store>, spool: Spool, observer: Arc<dyn Observer>) -> Self {
-        Self { store, spool, observer }
+        let health = Health::new(Arc::clone(&observer));
+        Self { store, spool, observer, health, scrubbing: scrub::Shown::default() }
     }
 
     /// The blob, if it can be had without waiting for the disk. `None` says nothing.
@@ -129,7 +156,8 @@ impl Cache {
             return Ok(Found::Blob(blob));
         }
         let expected = expected.clone();
-        self.blocking(move |store| store.look(&expected)).await?
+        let found = self.blocking(move |store| store.look(&expected)).await?;
+        found.inspect_err(|error| self.health.failed(error))
     }
 
     /// Looks again at a blob that was found good and could not be read after all: it is taken out of service unless it is
@@ -144,8 +172,47 @@ impl Cache {
     /// # Errors
     /// [`IngestError::Io`] where neither the store nor the spool has room.
     pub async fn ingest(&self, expected: &Expected) -> Result<Ingest, IngestError> {
-        let (expected, spool, observer) = (expected.clone(), self.spool.clone(), Arc::clone(&self.observer));
+        let (expected, spool, observer) = (expected.clone(), self.spool.clone(), Arc::clone(&self.health));
         self.blocking(move |store| Ingest::begin(&expected, store, spool, observer)).await?
+    }
+
+    /// Why the store takes nothing at the moment, as a label (see [`CacheError::label`]); answers pass through the spool
+    /// then.
+    pub fn trouble(&self) -> Option<&'static str> {
+        self.health.trouble()
+    }
+
+    /// Tries whether the store takes files again, where it did not.
+    pub async fn try_again(&self) {
+        if self.trouble().is_none() {
+            return;
+        }
+        match self.blocking(|store| store.probe()).await {
+            Ok(Ok(())) => self.health.succeeded(),
+            Ok(Err(error)) => self.health.failed(&error),
+            Err(_) => {}
+        }
+    }
+
+    /// The scrub of this cache; where it stands is kept in the folder `state`. `signed` says what signed metadata
+    /// lists.
+    pub fn scrub(&self, every: Span, state: &Path, clock: SharedClock, signed: Box<Signed>) -> Scrub {
+        let place = state.join(SCRUB);
+        *lock(&self.scrubbing) = Progress::read(&place);
+        Scrub {
+            store: Arc::clone(&self.store),
+            observer: Arc::clone(&self.observer),
+            shown: Arc::clone(&self.scrubbing),
+            place,
+            every: every.duration(),
+            clock,
+            signed,
+        }
+    }
+
+    /// Where the scrub stands.
+    pub fn scrubbing(&self) -> Progress {
+        lock(&self.scrubbing).clone()
     }
 
     /// What the cache holds on disk.
@@ -179,24 +246,31 @@ impl Cache {
         mut seen: impl FnMut(&BlobId, Recheck) -> ControlFlow<()>,
     ) -> Result<Verification, CacheError> {
         let mut sum = Verification::default();
-        for id in self.store.list()? {
-            let found = self.store.recheck(&id)?;
-            match found {
-                Recheck::Good(bytes) => {
-                    sum.good += 1;
-                    sum.bytes += bytes;
-                }
-                Recheck::Bad(_) => sum.bad += 1,
-                Recheck::Absent => {}
+        let mut after = None;
+        loop {
+            let names = self.store.list_after(after.as_ref())?;
+            if names.is_empty() {
+                return Ok(sum);
             }
-            if seen(&id, found).is_break() {
-                break;
+            for id in names {
+                let found = self.store.recheck(&id)?;
+                match found {
+                    Recheck::Good(bytes) => {
+                        sum.good += 1;
+                        sum.bytes += bytes;
+                    }
+                    Recheck::Bad(_) => sum.bad += 1,
+                    Recheck::Absent => {}
+                }
+                if seen(&id, found).is_break() {
+                    return Ok(sum);
+                }
+                after = Some(id);
             }
         }
-        Ok(sum)
     }
 
-    /// Writes the record of full hashes; to be called now and then, and before the end. Losing it costs only hashing.
+    /// Writes the record; to be called now and then, and before the end. Losing it costs the order of eviction.
     pub async fn save(&self) -> Result<(), CacheError> {
         self.blocking(|store| store.save()).await?
     }

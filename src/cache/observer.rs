@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::error::CacheError;
+use super::{error::CacheError, store::Recheck};
 
 /// Listens to the cache. Called on any thread; must not block. Every method does nothing by default.
 pub trait Observer: fmt::Debug + Send + Sync + 'static {
@@ -14,6 +14,8 @@ pub trait Observer: fmt::Debug + Send + Sync + 'static {
     fn quarantined(&self, _why: &'static str) {}
     /// The store could not take a blob; see [`CacheError::label`].
     fn write_failed(&self, _error: &CacheError) {}
+    /// The scrub read a blob again.
+    fn scrubbed(&self, _found: Recheck) {}
 }
 
 /// Every `why` of [`Observer::quarantined`], for initialising counters.

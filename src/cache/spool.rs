@@ -158,7 +158,7 @@ impl Sink for ScratchSink {
         let failed = |error| FileError::at("read a file in", env::temp_dir())(error);
         let file = self.file.try_clone().map_err(failed)?;
         let stamp = Stamp::of(&file).map_err(failed)?;
-        Ok(Blob::in_file(proof.expected().id(), file, stamp))
+        Ok(Blob::in_file(proof.expected().id(), file, stamp, None))
     }
 }
 

@@ -1,7 +1,11 @@
 //! The one trait behind which bytes lie: [`MemoryStore`](super::MemoryStore), [`DiskStore`](super::DiskStore) and
 //! [`Tiered`](super::Tiered) are siblings and pass one suite of tests.
 
-use std::fmt;
+use std::{
+    fmt,
+    ops::ControlFlow,
+    time::{Duration, Instant},
+};
 
 use super::{
     blob::{Blob, BlobId, Expected},
@@ -31,6 +35,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// A place to write a new blob to, with room for all of it.
     fn begin(&self, expected: &Expected) -> Result<Box<dyn Sink>, CacheError>;
 
+    /// Told that the blob was used by way of another tier.
+    fn touch(&self, _id: &BlobId) {}
+
     /// Told of a blob that was verified but could not be stored; a tier may keep it.
     fn adopt(&self, _blob: &Blob) {}
 
@@ -43,15 +50,45 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Names of all blobs it holds, in no order.
     fn list(&self) -> Result<Vec<BlobId>, CacheError>;
 
+    /// Some of the names behind `after` in their order, the first ones; none at the end. For going through all of them
+    /// without having them all in memory.
+    fn list_after(&self, after: Option<&BlobId>) -> Result<Vec<BlobId>, CacheError> {
+        let mut names = self.list()?;
+        names.retain(|id| after.is_none_or(|after| id > after));
+        names.sort_unstable();
+        Ok(names)
+    }
+
     /// Reads one blob again whatever was remembered of it, and compares it with its name. A bad one is taken out of
     /// service.
     fn recheck(&self, id: &BlobId) -> Result<Recheck, CacheError>;
+
+    /// Like [`Store::recheck`], in `pace`, from the medium, and in nobody's way. `None` where `pace` ended it.
+    fn recheck_slowly(&self, id: &BlobId, pace: &mut Pace<'_>) -> Result<Option<Recheck>, CacheError> {
+        let begun = Instant::now();
+        let found = self.recheck(id)?;
+        let bytes = if let Recheck::Good(bytes) = found { bytes } else { 0 };
+        Ok(pace(bytes, begun.elapsed()).is_continue().then_some(found))
+    }
+
+    /// Removes debris.
+    fn tidy(&self) -> Result<(), CacheError> {
+        Ok(())
+    }
+
+    /// Whether it takes files: tries it out.
+    fn probe(&self) -> Result<(), CacheError> {
+        Ok(())
+    }
 
     /// Writes down what is only remembered (which costs nothing but time when it is lost).
     fn save(&self) -> Result<(), CacheError> {
         Ok(())
     }
 }
+
+/// Told of bytes that were read and how long that took; may wait, and may end the reading.
+pub type Pace<'p> = dyn FnMut(u64, Duration) -> ControlFlow<()> + 'p;
 
 /// The writing end of one blob that is not one yet. Dropping it removes what was written.
 pub trait Sink: Send {

@@ -8,7 +8,7 @@ use super::{
     growing::GrowingSource,
     ingest::{Checked, check},
     memory::MemoryStore,
-    store::{Found, Recheck, Sink, Store, Usage},
+    store::{Found, Pace, Recheck, Sink, Store, Usage},
 };
 
 /// Memory in front of another store. What it counts and lists is the other store's.
@@ -40,15 +40,23 @@ impl Store for Tiered {
         // Memory is trusted for as long as it holds, so what enters it is checked as it is, not as its file was.
         let Ok(bytes) = blob.read_all_blocking() else { return Ok(Found::Blob(blob)) };
         if check(expected, &bytes).is_err() {
-            self.behind.recheck(&expected.id())?;
-            return Ok(Found::Corrupt);
+            // The file changed since it was looked at, or it is not as this caller's metadata says in another digest.
+            let bad = matches!(self.behind.recheck(&expected.id())?, Recheck::Bad(_));
+            return Ok(if bad { Found::Corrupt } else { Found::Absent });
         }
         self.memory.insert(expected, bytes.clone());
         Ok(Found::Blob(Blob::in_memory(expected.id(), bytes)))
     }
 
     fn get_at_once(&self, expected: &Expected) -> Option<Blob> {
-        self.memory.get_at_once(expected)
+        let blob = self.memory.get_at_once(expected)?;
+        // What is used from memory is in use: it must not be the first to go behind it.
+        self.behind.touch(blob.id());
+        Some(blob)
+    }
+
+    fn touch(&self, id: &BlobId) {
+        self.behind.touch(id);
     }
 
     fn begin(&self, expected: &Expected) -> Result<Box<dyn Sink>, CacheError> {
@@ -80,6 +88,26 @@ impl Store for Tiered {
             self.memory.remove(id)?;
         }
         Ok(found)
+    }
+
+    fn list_after(&self, after: Option<&BlobId>) -> Result<Vec<BlobId>, CacheError> {
+        self.behind.list_after(after)
+    }
+
+    fn recheck_slowly(&self, id: &BlobId, pace: &mut Pace<'_>) -> Result<Option<Recheck>, CacheError> {
+        let found = self.behind.recheck_slowly(id, pace)?;
+        if matches!(found, Some(Recheck::Bad(_))) {
+            self.memory.remove(id)?;
+        }
+        Ok(found)
+    }
+
+    fn tidy(&self) -> Result<(), CacheError> {
+        self.behind.tidy()
+    }
+
+    fn probe(&self) -> Result<(), CacheError> {
+        self.behind.probe()
     }
 
     fn save(&self) -> Result<(), CacheError> {

@@ -1,17 +1,14 @@
 //! `tufgate cache`.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::{ConfigFile, Exit, Failure, block_on, offline::Offline, print_json, print_line};
 use crate::{
-    base::{
-        Digest,
-        files::{self, FolderLock},
-    },
-    cache::{self, BlobId, CacheError, Inspection, Recheck, Unobserved},
+    base::files::{self, FolderLock},
+    cache::{self, BlobId, CacheError, Inspection, Progress, Recheck, Unobserved},
     config::Config,
 };
 
@@ -70,19 +67,33 @@ impl Read {
         let size_max = config.cache.size_max.bytes();
         // The bucket is named and not counted: that would be one request for each thousand of its objects.
         let bucket = config.cache.bucket.as_ref().map(|tier| tier.bucket.url.as_str());
+        let scrub = Progress::read(&config.state.dir.join(cache::SCRUB));
         if self.json {
-            let (files, bytes) = (usage.blobs, usage.bytes);
-            print_json(&serde_json::json!({ "files": files, "bytes": bytes, "size_max": size_max, "bucket": bucket }))?;
-        } else {
-            print_line(&format!("{} file(s), {} of {} bytes", usage.blobs, usage.bytes, size_max))?;
-            bucket.map_or(Ok(()), |url| print_line(&format!("bucket {url}, shared and not counted here")))?;
+            print_json(&serde_json::json!({
+                "files": usage.blobs, "bytes": usage.bytes, "size_max": size_max, "bucket": bucket, "scrub": scrub,
+            }))?;
+            return Ok(Exit::Ok);
+        }
+        print_line(&format!("{} file(s), {} of {} bytes", usage.blobs, usage.bytes, size_max))?;
+        bucket.map_or(Ok(()), |url| print_line(&format!("bucket {url}, shared and not counted here")))?;
+        print_line(&match scrub.completed {
+            Some(at) => format!(
+                "all read again until {at}: {} good, {} of them not listed by top-level metadata, {} bad, {} unread",
+                scrub.last.good, scrub.last.unlisted, scrub.last.bad, scrub.last.unread
+            ),
+            None => "not all read again yet".to_owned(),
+        })?;
+        if let Some(begun) = scrub.begun.filter(|_| scrub.after.is_some()) {
+            let pass = scrub.pass;
+            print_line(&format!("reading again since {begun}: {} good, {} bad so far", pass.good, pass.bad))?;
         }
         Ok(Exit::Ok)
     }
 
     fn verify(&self) -> Result<Exit, Failure> {
         let config = Config::load(&self.config.config)?;
-        let listed = listed(&Offline::open(&config)?);
+        let offline = Offline::open(&config)?;
+        let listed = offline.parts().listed();
         let mut sum = Verification::default();
         let Some(inspection) = inspect(&config)? else {
             return print_line("there is no cache yet").map(|()| Exit::Ok);
@@ -92,11 +103,15 @@ impl Read {
                 Recheck::Good(bytes) => {
                     sum.good += 1;
                     sum.bytes += bytes;
-                    sum.unlisted += u64::from(!listed.contains(id.digest()));
+                    sum.unlisted += u64::from(!listed.lists(&id, bytes));
                 }
                 Recheck::Bad(why) => sum.bad.push(format!("{id}: {why}")),
                 Recheck::Absent => {}
             }
+        }
+        let strangers = inspection.strangers().map_err(|error| failure(&error))?;
+        if strangers > 0 {
+            sum.bad.push(format!("{strangers} thing(s) among the files that no cache wrote"));
         }
         if self.json {
             print_json(&sum)?;
@@ -132,13 +147,13 @@ impl Read {
                 ));
             }
         }
-        let keep = listed(&offline);
+        let keep = offline.parts().listed();
         let cache = cache::Cache::open(&config.cache, &config.state.dir, Arc::new(Unobserved));
         let cache = cache.map_err(|error| failure(&error))?;
         let pruned = block_on(async {
             let damaged = tokio::task::block_in_place(|| cache.verify(|_, _| std::ops::ControlFlow::Continue(())));
             let damaged = damaged.map_err(|error| failure(&error))?.bad;
-            let keep = move |id: &BlobId| keep.contains(id.digest());
+            let keep = move |id: &BlobId| keep.names(id);
             let unlisted = cache.prune(keep).await.map_err(|error| failure(&error))?;
             cache.save().await.map_err(|error| failure(&error))?;
             Ok((unlisted, damaged))
@@ -159,19 +174,6 @@ fn inspect(config: &Config) -> Result<Option<Inspection>, Failure> {
         return Ok(None);
     }
     Inspection::open(&config.cache.dir).map(Some).map_err(|error| failure(&error))
-}
-
-/// Digests that name blobs of targets of the stored top-level metadata of all repositories.
-fn listed(offline: &Offline) -> HashSet<Digest> {
-    let sets = offline.repositories().iter().filter_map(|repository| repository.current().ok());
-    sets.flat_map(|set| {
-        let targets = set.targets().targets.iter();
-        targets
-            .filter_map(|(_, file)| file.ok()?.hashes.digests().ok())
-            .map(|digests| digests.primary().clone())
-            .collect::<Vec<_>>()
-    })
-    .collect()
 }
 
 fn failure(error: &CacheError) -> Failure {

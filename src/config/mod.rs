@@ -33,7 +33,7 @@ use crate::{
 const FILE_MAX: ByteSize = ByteSize::mib(1);
 
 /// What lies in the state folder beside the folders of the repositories.
-const STATE_FILES: [&str; 2] = [files::LOCK, "cache-checked"];
+const STATE_FILES: [&str; 3] = [files::LOCK, cache::RECORD, cache::SCRUB];
 
 /// `[state]`: trust that outlives the process. It lies apart from the cache, so that deleting the cache resets nothing.
 #[derive(Clone, Debug, Deserialize)]

@@ -112,6 +112,13 @@ pub struct Metrics {
     cache_evictions: IntCounterVec,
     cache_write_errors: IntCounterVec,
     cache_quarantined: IntCounterVec,
+    storage_degraded: IntGauge,
+    scrub_blobs: IntCounter,
+    scrub_bytes: IntCounter,
+    scrub_bad: IntCounter,
+    scrub_running: IntGauge,
+    scrub_completed: IntGauge,
+    scrub_unlisted: IntGauge,
     expiry: IntGaugeVec,
     version: IntGaugeVec,
     last_success: IntGaugeVec,
@@ -171,6 +178,20 @@ impl Metrics {
                 "cache_quarantined_total",
                 "Bad files taken out of service",
                 &["reason"],
+            )?,
+            storage_degraded: made
+                .gauge("storage_degraded", "1 while the cache takes no files and answers pass by it")?,
+            scrub_blobs: made.counter("scrub_blobs_total", "Cached files read again by the scrub")?,
+            scrub_bytes: made.counter("scrub_bytes_total", "Bytes of good files read again by the scrub")?,
+            scrub_bad: made.counter("scrub_bad_total", "Bad files the scrub took out of service")?,
+            scrub_running: made.gauge("scrub_running", "1 while a pass of the scrub is under way")?,
+            scrub_completed: made.gauge(
+                "scrub_last_completion_timestamp_seconds",
+                "Last complete pass of the scrub, Unix time; 0 before the first",
+            )?,
+            scrub_unlisted: made.gauge(
+                "scrub_unlisted_blobs",
+                "Good files that no top-level signed metadata listed in the last complete pass",
             )?,
             expiry: made.gauges(
                 "tuf_metadata_expiry_timestamp_seconds",
@@ -439,6 +460,27 @@ impl Metrics {
         self.cache_capacity.set(i64::try_from(capacity).unwrap_or(i64::MAX));
     }
 
+    /// Whether answers pass by a cache that takes no files.
+    pub fn storage_degraded(&self, degraded: bool) {
+        self.storage_degraded.set(i64::from(degraded));
+    }
+
+    /// The scrub read a file again: its bytes, or that it is bad.
+    pub fn scrubbed(&self, good: Option<u64>) {
+        self.scrub_blobs.inc();
+        match good {
+            Some(bytes) => self.scrub_bytes.inc_by(bytes),
+            None => self.scrub_bad.inc(),
+        }
+    }
+
+    /// Where the scrub stands.
+    pub fn scrub(&self, running: bool, completed: Option<Timestamp>, unlisted: u64) {
+        self.scrub_running.set(i64::from(running));
+        self.scrub_completed.set(completed.map_or(0, Timestamp::as_second));
+        self.scrub_unlisted.set(i64::try_from(unlisted).unwrap_or(i64::MAX));
+    }
+
     /// Files were evicted.
     pub fn evicted(&self, reason: &'static str, files: u64) {
         self.cache_evictions.with_label_values(&[reason]).inc_by(files);
@@ -631,6 +673,13 @@ mod tests {
             "tufgate_cache_evictions_total{reason=\"size\"} 0",
             "tufgate_cache_quarantined_total{reason=\"digest\"} 0",
             "tufgate_cache_write_errors_total{errno=\"ENOSPC\"} 0",
+            "tufgate_storage_degraded 0",
+            "tufgate_scrub_blobs_total 0",
+            "tufgate_scrub_bytes_total 0",
+            "tufgate_scrub_bad_total 0",
+            "tufgate_scrub_running 0",
+            "tufgate_scrub_unlisted_blobs 0",
+            "tufgate_scrub_last_completion_timestamp_seconds 0",
             "tufgate_audit_write_errors_total 0",
             "tufgate_state_damage_total{file=\"floors\",repository=\"approved\"} 0",
             "tufgate_state_write_errors_total{repository=\"approved\"} 0",

@@ -3,50 +3,70 @@
 //! ```text
 //! format                    the version of this layout, a number
 //! blobs/<alg>/<2 hex>/<hex> one file per blob
-//! tmp/                      files being written, and files taken out of service; wiped at open
+//! tmp/                      files being written, and files taken out of service; wiped at open, swept now and then
 //! clock                     touched to learn the file system's own time
 //! ```
+//!
+//! Beside these lie the server's lock and what others keep here (`hints/`).
 
 use std::{
+    collections::HashSet,
+    ffi::CString,
     fs::{self, File},
     io,
     os::{fd::OwnedFd, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
 use rustix::{
-    fs::{AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, UTIME_NOW},
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_NOW},
     io::Errno,
+    path::Arg,
 };
 
+use super::nameless;
 use crate::{
     base::{
         Algorithm, ByteSize, Digest, Faults,
         files::{self, FileError},
     },
     cache::{
-        blob::{BlobId, READ_CHUNK, Stamp, read_at},
+        blob::{BlobId, READ_CHUNK, Stamp, is_in_memory, read_at},
         error::CacheError,
+        growing::lock,
     },
 };
 
 /// The layout described above.
 const FORMAT: u64 = 1;
 
+/// What else may lie in a cache folder whose `format` is lost: parts of it, a file system's own folder, the server's
+/// lock, and what others keep here.
+const KNOWN: [&str; 6] = ["blobs", "tmp", "clock", "hints", "lost+found", files::LOCK];
+
+/// How often the file system's clock is asked whether it has moved on; it moves every 1 to 10 ms.
+const TICKS_MAX: u32 = 25;
+const TICK: Duration = Duration::from_millis(1);
+
 /// The cache folder.
 #[derive(Clone, Debug)]
 pub(super) struct Folder {
     root: PathBuf,
-    faults: Faults,
+    pub(super) faults: Faults,
     next: Arc<AtomicU64>,
+    /// Names under `tmp/` of files that are being written now.
+    writing: Arc<Mutex<HashSet<String>>>,
     /// Whether files can be made without a name here, and be named later.
     nameless: bool,
 }
+
+pub(super) use advice::read_not_ahead;
 
 /// A file that is being written: it has no name yet, or one under `tmp/`.
 pub(super) struct Temporary {
@@ -57,14 +77,36 @@ pub(super) struct Temporary {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        if let (Some(name), Ok(tmp)) = (&self.name, self.folder.directory("tmp")) {
+        let Some(name) = &self.name else { return };
+        // The dead tidy up nothing.
+        if !self.folder.faults.is_dead()
+            && let Ok(tmp) = self.folder.directory("tmp")
+        {
             let _ = rustix::fs::unlinkat(&tmp, name.as_str(), AtFlags::empty());
         }
+        lock(&self.folder.writing).remove(name);
     }
 }
 
-/// Gets a path, and what blob it is where it is one.
-pub(super) type Visit<'a> = dyn FnMut(&Path, Option<(BlobId, &fs::Metadata)>) + 'a;
+/// A name in a folder of blobs that is no blob.
+#[derive(Debug)]
+pub(super) struct Stranger {
+    algorithm: Algorithm,
+    /// The shard; `None` where it lies beside these.
+    first: Option<u8>,
+    name: CString,
+}
+
+/// Where a way down from the root leads.
+enum Descent {
+    Folder(OwnedFd),
+    Absent,
+    /// What stands on the way and is no folder: its name, and the folder that it is in.
+    Stranger {
+        parent: OwnedFd,
+        name: String,
+    },
+}
 
 /// What lies at a blob's place.
 pub(super) enum Found {
@@ -91,6 +133,7 @@ impl Folder {
         }
         folder.wipe("tmp")?;
         for name in ["tmp", "blobs"] {
+            folder.directory(name).map_err(|errno| FileError::at("use", root.join(name))(errno.into()))?;
             files::private_folder(&root.join(name))?;
         }
         folder.nameless = folder.try_nameless().is_ok();
@@ -110,7 +153,7 @@ impl Folder {
     }
 
     fn at(root: &Path, faults: Faults) -> Self {
-        Self { root: root.to_owned(), faults, next: Arc::default(), nameless: false }
+        Self { root: root.to_owned(), faults, next: Arc::default(), writing: Arc::default(), nameless: false }
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -127,11 +170,10 @@ impl Folder {
     pub(super) fn find(&self, id: &BlobId) -> io::Result<Found> {
         self.faults.strike("open")?;
         let hex = id.digest().to_hex();
-        let shard = match self.shard(id, &hex, false) {
-            Ok(shard) => shard,
-            Err(Errno::NOENT) => return Ok(Found::Absent),
-            Err(Errno::LOOP | Errno::NOTDIR) => return Ok(Found::Stranger("link")),
-            Err(errno) => return Err(errno.into()),
+        let shard = match self.descend(&["blobs", id.algorithm_folder(), shard_name(&hex)])? {
+            Descent::Folder(shard) => shard,
+            Descent::Absent => return Ok(Found::Absent),
+            Descent::Stranger { .. } => return Ok(Found::Stranger("link")),
         };
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
         let file = match rustix::fs::openat(&shard, hex.as_str(), flags, Mode::empty()) {
@@ -164,6 +206,7 @@ impl Folder {
         let name = self.temporary_name("fill");
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = File::from(rustix::fs::openat(&tmp, name.as_str(), flags, Mode::RUSR | Mode::WUSR)?);
+        lock(&self.writing).insert(name.clone());
         Ok(Temporary { file: Arc::new(file), name: Some(name), folder: self.clone() })
     }
 
@@ -173,27 +216,43 @@ impl Folder {
         read_at(file, offset, READ_CHUNK)
     }
 
+    /// Like [`Folder::read_chunk`], but what the medium has, where the system can be made to ask it. What was in memory
+    /// is there again afterwards, and what was not is not.
+    pub(super) fn read_medium(&self, file: &File, offset: u64) -> io::Result<Bytes> {
+        let in_memory = is_in_memory(file, offset);
+        advice::forget(file, offset, READ_CHUNK as u64);
+        let bytes = self.read_chunk(file, offset)?;
+        if !in_memory {
+            advice::forget(file, offset, READ_CHUNK as u64);
+        }
+        Ok(bytes)
+    }
+
     pub(super) fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
         use std::os::unix::fs::FileExt as _;
         self.faults.strike("write")?;
         file.write_all_at(bytes, offset)
     }
 
-    /// Makes a temporary file the blob `id`: its bytes reach the disk before its name does. What it looks like then.
-    pub(super) fn put_in_service(&self, temporary: &mut Temporary, id: &BlobId) -> io::Result<Stamp> {
+    /// The bytes of a temporary file reach the disk, before its name does.
+    pub(super) fn sync(&self, temporary: &Temporary) -> io::Result<()> {
         self.faults.strike("sync")?;
-        temporary.file.sync_data()?;
+        temporary.file.sync_data()
+    }
+
+    /// Makes a synced temporary file the blob `id`. What it looks like then.
+    pub(super) fn name_blob(&self, temporary: &mut Temporary, id: &BlobId) -> io::Result<Stamp> {
         let written = Stamp::of(&temporary.file)?;
         let hex = id.digest().to_hex();
-        let shard = match self.shard(id, &hex, true) {
+        let shard = match self.shard(id, &hex) {
             Err(Errno::LOOP | Errno::NOTDIR) => {
                 self.set_aside(id)?;
-                self.shard(id, &hex, true)?
+                self.shard(id, &hex)?
             }
             other => other?,
         };
         let tmp = self.directory("tmp")?;
-        let name = self.name(temporary, &tmp)?;
+        let name = self.name_temporary(temporary, &tmp)?;
         self.faults.strike("rename")?;
         match rustix::fs::renameat(&tmp, name.as_str(), &shard, hex.as_str()) {
             Err(Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST) => {
@@ -203,23 +262,30 @@ impl Folder {
             other => other?,
         }
         temporary.name = None;
-        self.faults.strike("sync_folder")?;
-        rustix::fs::fsync(&shard)?;
+        lock(&self.writing).remove(&name);
         let named = Stamp::of(&temporary.file)?;
-        if named.size != written.size || named.modified != written.modified {
+        if named.size != written.size || named.modified != written.modified || named.links() != 1 {
             return Err(io::Error::other("it changed while it was put in service"));
         }
         Ok(named)
     }
 
+    /// Makes the names of the folder of `id` survive a crash.
+    pub(super) fn sync_shard(&self, id: &BlobId) -> io::Result<()> {
+        self.faults.strike("sync_folder")?;
+        let shard = self.shard(id, &id.digest().to_hex())?;
+        Ok(rustix::fs::fsync(&shard)?)
+    }
+
     /// The file's name under `tmp/`; it gets one where it has none, as only a rename replaces in one step.
-    fn name(&self, temporary: &mut Temporary, tmp: &OwnedFd) -> io::Result<String> {
+    fn name_temporary(&self, temporary: &mut Temporary, tmp: &OwnedFd) -> io::Result<String> {
         if let Some(name) = &temporary.name {
             return Ok(name.clone());
         }
         self.faults.strike("link")?;
         let name = self.temporary_name("fill");
         nameless::link(&temporary.file, tmp, &name)?;
+        lock(&self.writing).insert(name.clone());
         temporary.name = Some(name.clone());
         Ok(name)
     }
@@ -238,8 +304,11 @@ impl Folder {
     pub(super) fn remove(&self, id: &BlobId) -> io::Result<bool> {
         self.faults.strike("remove")?;
         let hex = id.digest().to_hex();
-        let removed =
-            self.shard(id, &hex, false).and_then(|shard| rustix::fs::unlinkat(&shard, hex.as_str(), AtFlags::empty()));
+        let removed = match self.descend(&["blobs", id.algorithm_folder(), shard_name(&hex)])? {
+            Descent::Folder(shard) => rustix::fs::unlinkat(&shard, hex.as_str(), AtFlags::empty()),
+            Descent::Absent => Err(Errno::NOENT),
+            Descent::Stranger { .. } => Err(Errno::NOTDIR),
+        };
         match removed {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
@@ -251,24 +320,54 @@ impl Folder {
     /// its end.
     pub(super) fn set_aside(&self, id: &BlobId) -> io::Result<()> {
         let hex = id.digest().to_hex();
-        let mut parent = self.open_root()?;
-        let names = ["blobs", id.algorithm_folder(), shard_name(&hex)];
-        for name in names {
-            match open_directory(&parent, name) {
-                Ok(next) => parent = next,
-                Err(Errno::NOENT) => return Ok(()),
-                Err(Errno::LOOP | Errno::NOTDIR) => return self.move_away(&parent, name),
-                Err(errno) => return Err(errno.into()),
+        self.clear(&["blobs", id.algorithm_folder(), shard_name(&hex)], hex.as_str())
+    }
+
+    /// Removes what does not belong into a folder of blobs.
+    pub(super) fn discard(&self, stranger: &Stranger) -> io::Result<()> {
+        let first = stranger.first.map(first_name);
+        let names = ["blobs", algorithm_folder(stranger.algorithm), first.as_deref().unwrap_or_default()];
+        let names = if first.is_some() { &names[..] } else { names.split_last().map_or(&[][..], |(_, names)| names) };
+        self.clear(names, stranger.name.as_c_str())
+    }
+
+    /// Moves something away, or what stands in the place of a folder that leads to it.
+    fn clear(&self, folders: &[&str], name: impl Arg) -> io::Result<()> {
+        self.faults.strike("aside")?;
+        match self.descend(folders)? {
+            Descent::Folder(parent) => self.move_away(&parent, name),
+            Descent::Absent => Ok(()),
+            Descent::Stranger { parent, name } => self.move_away(&parent, name.as_str()),
+        }
+    }
+
+    /// Waits until every change of a file that looks like `stamp` would show in its times: until the file system's
+    /// clock has left the tick in which it changed last. False where that cannot be had soon.
+    pub(super) fn await_tick(&self, stamp: &Stamp) -> bool {
+        for _ in 0..TICKS_MAX {
+            match self.now() {
+                Ok(now) if now > stamp.changed => return true,
+                Ok(_) => std::thread::sleep(TICK),
+                Err(_) => return false,
             }
         }
-        self.move_away(&parent, &hex)
+        false
     }
 
     /// The time of the file system, as it stamps its files with: what changes after this call gets no older time.
-    pub(super) fn now(&self) -> io::Result<(i64, i64)> {
+    fn now(&self) -> io::Result<(i64, i64)> {
+        self.faults.strike("clock")?;
         let root = self.open_root()?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = File::from(rustix::fs::openat(&root, "clock", flags, Mode::RUSR | Mode::WUSR)?);
+        let open = || rustix::fs::openat(&root, "clock", flags, Mode::RUSR | Mode::WUSR);
+        let file = match open() {
+            Err(Errno::LOOP | Errno::ISDIR | Errno::NXIO) => {
+                self.move_away(&root, "clock")?;
+                open()
+            }
+            other => other,
+        };
+        let file = File::from(file?);
         let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
         rustix::fs::futimens(&file, &Timestamps { last_access: now, last_modification: now })?;
         let metadata = file.metadata()?;
@@ -277,42 +376,83 @@ impl Folder {
 
     /// Bytes that an unprivileged writer may still use on the folder's disk.
     pub(super) fn free_space(&self) -> io::Result<u64> {
-        let disk = rustix::fs::statvfs(&self.root)?;
+        self.faults.strike("free_space")?;
+        let disk = rustix::fs::fstatvfs(self.open_or_create_root()?)?;
         Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
-    /// Visits every file under `blobs/` with its size and time of change, and what does not belong there with `None`.
-    pub(super) fn scan(&self, visit: &mut Visit<'_>) -> io::Result<()> {
+    /// The folders of blobs, in the order of the names they hold, and what lies among them and is none.
+    pub(super) fn shards(&self) -> io::Result<(Vec<Shard>, Vec<Stranger>)> {
+        self.faults.strike("scan")?;
+        let (mut shards, mut strangers) = (Vec::new(), Vec::new());
         for algorithm in Algorithm::ALL {
-            let probe = self.root.join("blobs").join(algorithm_folder(algorithm));
-            for shard in entries(&probe)? {
-                if !shard.file_type()?.is_dir() {
-                    visit(&shard.path(), None);
-                    continue;
+            let Descent::Folder(folder) = self.descend(&["blobs", algorithm_folder(algorithm)])? else { continue };
+            for entry in names_in(&folder)? {
+                let (name, kind) = entry?;
+                let first = name.to_str().ok().and_then(|name| u8::from_str_radix(name, 16).ok());
+                // Some file systems do not say what it is; whoever opens it learns.
+                let is_folder = matches!(kind, FileType::Directory | FileType::Unknown);
+                match first.filter(|first| is_folder && name.to_bytes() == first_name(*first).as_bytes()) {
+                    Some(first) => shards.push(Shard { algorithm, first }),
+                    None => strangers.push(Stranger { algorithm, first: None, name }),
                 }
-                for file in entries(&shard.path())? {
-                    let Ok(metadata) = file.metadata() else { continue };
-                    let id = file.file_name().to_str().and_then(|hex| Digest::from_hex(algorithm, hex).ok());
-                    let path = file.path();
-                    match id.map(BlobId::from).filter(|id| metadata.is_file() && self.path_of(id) == path) {
-                        Some(id) => visit(&path, Some((id, &metadata))),
-                        None => visit(&path, None),
-                    }
-                }
+            }
+        }
+        shards.sort_unstable();
+        Ok((shards, strangers))
+    }
+
+    /// What is in one of them, in no order.
+    pub(super) fn entries_of(&self, shard: Shard) -> io::Result<(Vec<BlobId>, Vec<Stranger>)> {
+        let (mut blobs, mut strangers) = (Vec::new(), Vec::new());
+        let first = first_name(shard.first);
+        let Descent::Folder(folder) = self.descend(&["blobs", algorithm_folder(shard.algorithm), &first])? else {
+            return Ok((blobs, strangers));
+        };
+        self.faults.strike("scan")?;
+        for entry in names_in(&folder)? {
+            let (name, kind) = entry?;
+            let is_file = matches!(kind, FileType::RegularFile | FileType::Unknown);
+            let text = name.to_str().unwrap_or_default();
+            let digest = Digest::from_hex(shard.algorithm, text).ok();
+            // A name in upper case is another file than the blob of these digits.
+            let digest = digest.filter(|digest| is_file && text.starts_with(&first) && digest.to_hex() == text);
+            match digest {
+                Some(digest) => blobs.push(digest.into()),
+                None => strangers.push(Stranger { algorithm: shard.algorithm, first: Some(shard.first), name }),
+            }
+        }
+        Ok((blobs, strangers))
+    }
+
+    /// Length and time of change of what lies at a blob's place.
+    pub(super) fn measure(&self, id: &BlobId) -> io::Result<Stamp> {
+        self.faults.strike("stat")?;
+        Ok(Stamp::from_metadata(&fs::symlink_metadata(self.path_of(id))?))
+    }
+
+    /// Removes what lies under `tmp/` and is not being written: what a failing disk did not let go.
+    pub(super) fn sweep(&self) -> io::Result<()> {
+        self.faults.strike("scan")?;
+        for entry in fs::read_dir(self.root.join("tmp"))? {
+            let entry = entry?;
+            let is_written = entry.file_name().to_str().is_some_and(|name| lock(&self.writing).contains(name));
+            if !is_written {
+                self.faults.strike("remove")?;
+                remove_any(&entry.path());
             }
         }
         Ok(())
     }
 
-    /// Removes something that does not belong into the folder, without following it.
-    pub(super) fn discard(&self, path: &Path) {
-        let away = self.root.join("tmp").join(self.temporary_name("bad"));
-        if fs::rename(path, &away).is_ok() {
-            remove_any(&away);
-        }
+    /// Whether the disk takes files again: writes one and removes it.
+    pub(super) fn probe(&self) -> io::Result<()> {
+        let temporary = self.create_temporary()?;
+        self.write_at(&temporary.file, &[0; 4096], 0)?;
+        self.sync(&temporary)
     }
 
-    fn move_away(&self, parent: &OwnedFd, name: &str) -> io::Result<()> {
+    fn move_away(&self, parent: &OwnedFd, name: impl Arg) -> io::Result<()> {
         let away = self.temporary_name("bad");
         match rustix::fs::renameat(parent, name, self.directory("tmp")?, away.as_str()) {
             Ok(()) => remove_any(&self.root.join("tmp").join(away)),
@@ -322,24 +462,64 @@ impl Folder {
         Ok(())
     }
 
+    /// Goes down from the root, folder by folder, and follows no link.
+    fn descend(&self, names: &[&str]) -> rustix::io::Result<Descent> {
+        let mut parent = match self.open_root() {
+            Err(Errno::NOENT) => return Ok(Descent::Absent),
+            root => root?,
+        };
+        for name in names {
+            match open_directory(&parent, name) {
+                Ok(next) => parent = next,
+                Err(Errno::NOENT) => return Ok(Descent::Absent),
+                Err(Errno::LOOP | Errno::NOTDIR) => {
+                    return Ok(Descent::Stranger { parent, name: (*name).to_owned() });
+                }
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(Descent::Folder(parent))
+    }
+
     fn temporary_name(&self, what: &str) -> String {
         format!("{what}-{}", self.next.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// A link in its place is not followed: it leads out of what is ours.
     fn open_root(&self) -> rustix::io::Result<OwnedFd> {
-        rustix::fs::openat(CWD, &self.root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(CWD, &self.root, flags, Mode::empty())
+    }
+
+    /// Opens the root; made again where somebody removed it while the program runs.
+    fn open_or_create_root(&self) -> rustix::io::Result<OwnedFd> {
+        match self.open_root() {
+            Err(Errno::NOENT) => {}
+            other => return other,
+        }
+        let made = files::private_folder(&self.root).map_err(|error| error.source);
+        made.and_then(|()| self.write_format()).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        self.open_root()
     }
 
     /// A folder directly under the root; made again where somebody removed it while the program runs.
     fn directory(&self, name: &str) -> rustix::io::Result<OwnedFd> {
-        let root = self.open_root()?;
-        open_or_create(&root, name)
+        let root = self.open_or_create_root()?;
+        match open_or_create(&root, name) {
+            // A link or a file in its place leads nowhere, and is nobody's.
+            Err(Errno::LOOP | Errno::NOTDIR) => {
+                rustix::fs::unlinkat(&root, name, AtFlags::empty())?;
+                open_or_create(&root, name)
+            }
+            other => other,
+        }
     }
 
-    fn shard(&self, id: &BlobId, hex: &str, create: bool) -> rustix::io::Result<OwnedFd> {
-        let mut folder = self.open_root()?;
+    /// The folder of a blob, made where it is missing.
+    fn shard(&self, id: &BlobId, hex: &str) -> rustix::io::Result<OwnedFd> {
+        let mut folder = self.open_or_create_root()?;
         for name in ["blobs", id.algorithm_folder(), shard_name(hex)] {
-            folder = if create { open_or_create(&folder, name)? } else { open_directory(&folder, name)? };
+            folder = open_or_create(&folder, name)?;
         }
         Ok(folder)
     }
@@ -355,27 +535,44 @@ impl Folder {
         number.map(Some).ok_or_else(|| CacheError::NotACache { path: self.root.clone() })
     }
 
+    /// Writes the format into a folder that has none: a new one, or one whose `format` somebody deleted.
     fn create(&self) -> Result<(), CacheError> {
         for entry in fs::read_dir(&self.root).map_err(FileError::at("read", &self.root))? {
             let name = entry.map_err(FileError::at("read", &self.root))?.file_name();
-            // A file system of its own has a `lost+found`; a crash here may have left the temporary format file; and
-            // the caller may keep his lock here.
-            let known = name == "lost+found" || name == "lock" || name.to_string_lossy().starts_with(".tmp-");
+            // A crash here may have left the temporary format file.
+            let known = name.to_str().is_some_and(|name| KNOWN.contains(&name) || name.starts_with(".tmp-"));
             if !known {
                 return Err(CacheError::NotACache { path: self.root.clone() });
             }
         }
-        self.write_format()
+        if !self.holds_only_algorithms().map_err(FileError::at("read", self.root.join("blobs")))? {
+            return Err(CacheError::NotACache { path: self.root.clone() });
+        }
+        Ok(self.write_format().map_err(FileError::at("write", self.root.join("format")))?)
+    }
+
+    /// Whether `blobs` is ours: another program may have a folder of that name.
+    fn holds_only_algorithms(&self) -> io::Result<bool> {
+        let Descent::Folder(blobs) = self.descend(&["blobs"])? else { return Ok(true) };
+        for entry in names_in(&blobs)? {
+            let (name, _) = entry?;
+            if !Algorithm::ALL.into_iter().any(|algorithm| name.to_bytes() == algorithm_folder(algorithm).as_bytes()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn rebuild(&self) -> Result<(), CacheError> {
         self.wipe("blobs")?;
-        self.write_format()
+        Ok(self.write_format().map_err(FileError::at("write", self.root.join("format")))?)
     }
 
-    fn write_format(&self) -> Result<(), CacheError> {
-        let text = format!("{FORMAT}\n");
-        Ok(files::write_atomic(&self.root.join("format"), text.as_bytes(), files::Mode::Private)?)
+    fn write_format(&self) -> io::Result<()> {
+        let (path, text) = (self.root.join("format"), format!("{FORMAT}\n"));
+        let durability = files::Durability::Synced;
+        files::write_atomic_with(&self.faults, &path, text.as_bytes(), files::Mode::Private, durability)
+            .map_err(|error| error.source)
     }
 
     fn wipe(&self, name: &str) -> Result<(), CacheError> {
@@ -386,6 +583,21 @@ impl Folder {
             Err(error) => Err(FileError::at("remove", path)(error).into()),
             Ok(_) => Err(FileError::at("remove", path)(io::Error::other("something of it stays")).into()),
         }
+    }
+}
+
+/// A folder of blobs: an algorithm, and the first byte of all digests in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Shard {
+    algorithm: Algorithm,
+    first: u8,
+}
+
+impl Shard {
+    /// Where a blob lies.
+    pub(super) fn of(id: &BlobId) -> Self {
+        let first = id.digest().as_bytes().first().copied().unwrap_or_default();
+        Self { algorithm: id.digest().algorithm(), first }
     }
 }
 
@@ -401,14 +613,17 @@ fn shard_name(hex: &str) -> &str {
     hex.get(..2).unwrap_or(hex)
 }
 
-/// What a folder holds; nothing where it does not exist, or is a link.
-fn entries(path: &Path) -> io::Result<Vec<fs::DirEntry>> {
-    match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => fs::read_dir(path)?.collect(),
-        Ok(_) => Ok(Vec::new()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error),
-    }
+/// Names in a folder, and what each is where the file system says so.
+fn names_in(folder: &OwnedFd) -> rustix::io::Result<impl Iterator<Item = rustix::io::Result<(CString, FileType)>>> {
+    let entries = rustix::fs::Dir::read_from(folder)?.map(|entry| {
+        let entry = entry?;
+        Ok((entry.file_name().to_owned(), entry.file_type()))
+    });
+    Ok(entries.filter(|entry| !entry.as_ref().is_ok_and(|(name, _)| name == c"." || name == c"..")))
+}
+
+fn first_name(first: u8) -> String {
+    format!("{first:02x}")
 }
 
 fn remove_any(path: &Path) {
@@ -435,39 +650,29 @@ fn open_or_create(parent: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
 }
 
 #[cfg(target_os = "linux")]
-mod nameless {
-    use std::{
-        fs::File,
-        os::fd::{AsRawFd as _, OwnedFd},
-    };
+mod advice {
+    use std::{fs::File, num::NonZeroU64};
 
-    use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+    use rustix::fs::{Advice, fadvise};
 
-    /// A file in `folder` that has no name.
-    pub(super) fn create(folder: &OwnedFd) -> rustix::io::Result<OwnedFd> {
-        rustix::fs::openat(folder, ".", OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)
+    /// Reading ahead would bring into memory what is to be read from the medium.
+    pub(in super::super) fn read_not_ahead(file: &File) {
+        let _advice_only = fadvise(file, 0, None, Advice::Random);
     }
 
-    /// Gives it one.
-    pub(super) fn link(file: &File, folder: &OwnedFd, name: &str) -> rustix::io::Result<()> {
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        rustix::fs::linkat(CWD, path.as_str(), folder, name, AtFlags::SYMLINK_FOLLOW)
+    /// Drops what memory has of a part of a file.
+    pub(super) fn forget(file: &File, offset: u64, length: u64) {
+        let _advice_only = fadvise(file, offset, NonZeroU64::new(length), Advice::DontNeed);
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-mod nameless {
-    use std::{fs::File, os::fd::OwnedFd};
+mod advice {
+    use std::fs::File;
 
-    use rustix::io::Errno;
+    /// Advice that only Linux takes.
+    pub(in super::super) fn read_not_ahead(_file: &File) {}
 
-    /// Only Linux has files without a name.
-    pub(super) fn create(_folder: &OwnedFd) -> rustix::io::Result<OwnedFd> {
-        Err(Errno::NOTSUP)
-    }
-
-    /// Never called: there is none to link.
-    pub(super) fn link(_file: &File, _folder: &OwnedFd, _name: &str) -> rustix::io::Result<()> {
-        Err(Errno::NOTSUP)
-    }
+    /// Advice that only Linux takes.
+    pub(super) fn forget(_file: &File, _offset: u64, _length: u64) {}
 }

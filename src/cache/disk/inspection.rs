@@ -64,12 +64,29 @@ impl Inspection {
         Ok(if hasher.finish_matching(&digests).is_ok() { Recheck::Good(offset) } else { Recheck::Bad("hash") })
     }
 
+    /// Things in the folders of blobs that no cache wrote.
+    pub fn strangers(&self) -> Result<u64, CacheError> {
+        let (shards, strangers) = self.0.shards().map_err(self.cannot_read())?;
+        let mut count = strangers.len();
+        for shard in shards {
+            count += self.0.entries_of(shard).map_err(self.cannot_read())?.1.len();
+        }
+        Ok(count as u64)
+    }
+
     fn scan(&self, mut visit: impl FnMut(BlobId, u64)) -> Result<(), CacheError> {
-        let scanned = self.0.scan(&mut |_, blob| {
-            if let Some((id, metadata)) = blob {
-                visit(id, metadata.len());
+        for shard in self.0.shards().map_err(self.cannot_read())?.0 {
+            for id in self.0.entries_of(shard).map_err(self.cannot_read())?.0 {
+                // It may be evicted at this moment.
+                if let Ok(stamp) = self.0.measure(&id) {
+                    visit(id, stamp.size);
+                }
             }
-        });
-        Ok(scanned.map_err(FileError::at("read", self.0.root()))?)
+        }
+        Ok(())
+    }
+
+    fn cannot_read(&self) -> impl FnOnce(std::io::Error) -> FileError {
+        FileError::at("read", self.0.root())
     }
 }
