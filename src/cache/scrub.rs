@@ -187,7 +187,6 @@ impl Scrub {
             }
             for id in names {
                 self.read(&id, &listed, &mut pacer)?;
-                lock(&self.shown).after = Some(id.digest().clone());
                 after = Some(id);
                 if saved.elapsed() >= SAVE_EVERY {
                     self.save();
@@ -212,7 +211,9 @@ impl Scrub {
                 }
             }
         }
-        lock(&self.shown).pass.unread += 1;
+        let mut shown = lock(&self.shown);
+        shown.pass.unread += 1;
+        shown.after = Some(id.digest().clone());
         ControlFlow::Continue(())
     }
 
@@ -228,6 +229,7 @@ impl Scrub {
             Recheck::Bad(_) => pass.bad += 1,
             Recheck::Absent => {}
         }
+        shown.after = Some(id.digest().clone());
         drop(shown);
         self.observer.scrubbed(found);
     }
@@ -294,4 +296,163 @@ fn ahead(time: Duration, work: u64, done: u64) -> Duration {
     #[expect(clippy::cast_precision_loss, reason = "a part of a time needs no exact number")]
     let part = (done as f64 / work as f64).min(1.0);
     time.mul_f64(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use bytes::Bytes;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::{
+        base::{Clock as _, Digests, Faults, Span},
+        cache::{Cache, DiskLimits, DiskStore, Expected, MemoryStore, Spool, Tiered, Unobserved},
+        testing::HandClock,
+    };
+
+    struct Rig {
+        folder: TempDir,
+        cache: Cache,
+        clock: Arc<HandClock>,
+        scrubbed: Arc<Scrubbed>,
+        shutdown: CancellationToken,
+    }
+
+    #[derive(Debug, Default)]
+    struct Scrubbed {
+        blobs: AtomicU64,
+        shutdown_after: AtomicU64,
+        shutdown: CancellationToken,
+    }
+
+    impl Observer for Scrubbed {
+        fn scrubbed(&self, _: Recheck) {
+            if self.blobs.fetch_add(1, Ordering::Relaxed) + 1 == self.shutdown_after.load(Ordering::Relaxed) {
+                self.shutdown.cancel();
+            }
+        }
+    }
+
+    impl Rig {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let limits = DiskLimits { size_max: ByteSize::mib(1), free_space_min: ByteSize(0) };
+            let (root, record) = (folder.path().join("cache"), folder.path().join("record"));
+            let disk = DiskStore::open(&root, &record, limits, Faults::default(), Arc::new(Unobserved)).unwrap();
+            disk.wait_until_scanned();
+            let scrubbed = Arc::new(Scrubbed::default());
+            let store = Tiered::new(MemoryStore::new(ByteSize::mib(1)), Arc::new(disk));
+            let observer = Arc::clone(&scrubbed) as Arc<dyn Observer>;
+            let cache = Cache::over(Arc::new(store), Spool::memory_only(ByteSize(0)), observer);
+            let clock = HandClock::at("2030-01-01T00:00:00Z".parse().unwrap());
+            let shutdown = scrubbed.shutdown.clone();
+            Self { folder, cache, clock, scrubbed, shutdown }
+        }
+
+        async fn put(&self, bytes: &[u8]) -> Expected {
+            let digests = Digests::new([Digest::sha256(bytes)]).unwrap();
+            let expected = Expected::new(bytes.len() as u64, digests);
+            let mut ingest = self.cache.ingest(&expected).await.unwrap();
+            ingest.write(vec![Bytes::copy_from_slice(bytes)]).await.unwrap();
+            ingest.commit().await.unwrap();
+            expected
+        }
+
+        fn path(&self, expected: &Expected) -> PathBuf {
+            let hex = expected.id().digest().to_hex();
+            self.folder.path().join("cache/blobs/sha256").join(&hex[..2]).join(&hex)
+        }
+
+        fn scrub(&self, listed: Vec<Expected>) -> Scrub {
+            let signed = Box::new(move || listed.iter().cloned().collect());
+            self.cache.scrub(Span::millis(50), self.folder.path(), Arc::clone(&self.clock) as SharedClock, signed)
+        }
+
+        /// One pass: the clock stands, so another one is never due.
+        async fn pass(&self, listed: Vec<Expected>) -> Progress {
+            let scrub = self.scrub(listed);
+            let handle = Handle::current();
+            let shutdown = self.shutdown.clone();
+            tokio::task::spawn_blocking(move || {
+                let _ended = scrub.next_pass(&Rest { handle, shutdown });
+            })
+            .await
+            .unwrap();
+            self.cache.scrubbing()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pass_reads_all_takes_the_bad_out_of_service_and_counts_what_nobody_signed() {
+        let rig = Rig::new();
+        let (good, bad, unlisted) = (rig.put(&[1; 100]).await, rig.put(&[2; 100]).await, rig.put(&[3; 100]).await);
+        std::fs::write(rig.path(&bad), [9; 100]).unwrap();
+        assert!(rig.cache.get_at_once(&bad).is_some(), "memory has what was signed");
+        let progress = rig.pass(vec![good.clone(), bad.clone()]).await;
+        assert_eq!(progress.last, Tally { good: 2, bytes: 200, bad: 1, unlisted: 1, unread: 0 });
+        assert_eq!((progress.completed, progress.running), (Some(rig.clock.now()), false));
+        assert_eq!((rig.scrubbed.blobs.load(Ordering::Relaxed), rig.cache.usage().blobs), (3, 2));
+        assert!(rig.cache.get_at_once(&bad).is_none(), "memory hides it no more");
+        assert!(rig.cache.get(&unlisted).await.unwrap().is_some(), "it may be a delegated role's");
+        assert_eq!(Progress::read(&rig.folder.path().join(crate::cache::SCRUB)), progress);
+    }
+
+    #[tokio::test]
+    async fn a_pass_that_was_ended_goes_on_behind_the_last_blob_it_read() {
+        let rig = Rig::new();
+        for n in 0..9_u8 {
+            rig.put(&[n; 100]).await;
+        }
+        rig.scrubbed.shutdown_after.store(4, Ordering::Relaxed);
+        rig.scrub(vec![]).run(rig.shutdown.clone()).await;
+        let place = rig.folder.path().join(crate::cache::SCRUB);
+        let ended = Progress::read(&place);
+        assert_eq!((ended.pass.good, ended.completed, ended.running), (4, None, false));
+        assert!(ended.after.is_some());
+
+        let rig = Rig { shutdown: CancellationToken::new(), ..rig };
+        let progress = rig.pass(vec![]).await;
+        assert_eq!((progress.last.good, progress.after), (9, None));
+        assert_eq!(rig.scrubbed.blobs.load(Ordering::Relaxed), 9, "each was read once");
+    }
+
+    #[tokio::test]
+    async fn the_next_pass_waits_until_it_is_due_and_one_that_began_in_the_future_does_not_stop_it() {
+        let rig = Rig::new();
+        rig.put(&[1; 100]).await;
+        rig.pass(vec![]).await;
+        let scrub = rig.scrub(vec![]);
+        let rest = Rest { handle: Handle::current(), shutdown: rig.shutdown.clone() };
+        rig.shutdown.cancel();
+        tokio::task::spawn_blocking(move || assert!(scrub.next_pass(&rest).is_break())).await.unwrap();
+        assert_eq!(rig.scrubbed.blobs.load(Ordering::Relaxed), 1, "it was waited for");
+
+        let rig = Rig { shutdown: CancellationToken::new(), ..rig };
+        rig.clock.advance(-SignedDuration::from_hours(48));
+        rig.pass(vec![]).await;
+        assert_eq!(rig.scrubbed.blobs.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn a_damaged_place_is_a_new_beginning() {
+        let rig = Rig::new();
+        rig.put(&[1; 100]).await;
+        for damage in ["", "{", "[]", "{\"after\": \"md5:00\"}"] {
+            std::fs::write(rig.folder.path().join(crate::cache::SCRUB), damage).unwrap();
+            assert_eq!(rig.pass(vec![]).await.last.good, 1, "{damage}");
+        }
+    }
+
+    #[test]
+    fn work_is_spread_evenly_over_the_time_there_is() {
+        let day = Duration::from_secs(100);
+        assert_eq!([0, 25, 50, 100, 300].map(|done| ahead(day, 100, done).as_secs()), [0, 25, 50, 100, 100]);
+        assert_eq!(
+            ahead(Duration::ZERO, 100, 50),
+            Duration::ZERO,
+            "late already: only its share of the machine holds it"
+        );
+    }
 }

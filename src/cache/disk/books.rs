@@ -106,6 +106,12 @@ impl<S: Shelf> Books<S> {
     pub(super) fn complete(&self) {
         self.ledger().complete();
         self.scanned.notify_all();
+        self.evict_surplus();
+    }
+
+    /// Evicts what is too much.
+    pub(super) fn evict_surplus(&self) {
+        let _room = lock(&self.room);
         self.evict_while(Eviction::Size, |ledger| self.is_over(ledger));
     }
 
@@ -164,7 +170,7 @@ impl<S: Shelf> Books<S> {
     }
 
     /// Whether there is more than there may be.
-    pub(super) fn is_over(&self, ledger: &Ledger) -> bool {
+    fn is_over(&self, ledger: &Ledger) -> bool {
         ledger.charged().saturating_add(ledger.reserved()) > self.bounds.size_max
     }
 

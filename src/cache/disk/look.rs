@@ -22,7 +22,6 @@ use crate::{
     cache::{
         blob::{Blob, BlobId, Expected, Keeper, Stamp},
         error::CacheError,
-        observer::Eviction,
         store::{self, Pace, Recheck},
     },
 };
@@ -137,7 +136,7 @@ impl Inner {
             }
             self.books.ledger().insert(id, stamp.size, digests.map(|digests| (stamp, digests)));
         }
-        self.books.evict_while(Eviction::Size, |ledger| self.books.is_over(ledger));
+        self.books.evict_surplus();
     }
 
     fn is_known(&self, id: &BlobId, stamp: &Stamp, digests: &Digests) -> bool {

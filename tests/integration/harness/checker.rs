@@ -159,7 +159,7 @@ fn strangers(folder: &Path) -> Vec<String> {
 fn is_known(name: &str) -> bool {
     let parts: Vec<&str> = name.split('/').collect();
     match parts.as_slice() {
-        ["cache", "lock" | "format" | "clock"] | ["state", "lock" | "cache-checked"] => true,
+        ["cache", "lock" | "format" | "clock"] | ["state", "lock" | "cache-record" | "cache-scrub"] => true,
         ["cache", "blobs", "sha256", shard, hex] => hex.len() == 64 && hex.starts_with(shard),
         ["cache", "hints", _mount, project] => !project.starts_with('.'),
         ["state", _repository, "floors" | "progress" | "format"] => true,
