@@ -4,13 +4,17 @@ use std::{fs, path::Path};
 
 use crate::harness::{
     folder,
-    gate::Gate,
+    gate::{Gate, PATIENCE},
     wheel::Wheel,
     world::{World, gate_path},
 };
 
 /// Every file of trust, with its bytes.
 fn trust(gate: &Gate) -> Vec<(String, Vec<u8>)> {
+    let refreshed = [("repository", "approved"), ("result", "ok")];
+    folder::eventually("the first refresh has ended", PATIENCE, || {
+        (gate.metric("tufgate_tuf_refresh_total", &refreshed) >= 1.0).then_some(())
+    });
     let state = gate.folder().join("state");
     let entry = |path: std::path::PathBuf| {
         let name = path.strip_prefix(&state).unwrap().to_str().unwrap().to_owned();
@@ -70,7 +74,7 @@ fn deleting_the_cache_or_parts_of_it_while_the_gate_runs_or_not_resets_no_trust_
     kept.put_back(&world.repository, "timestamp.json", "timestamp.json");
     gate.start_again();
     let rollback = [("repository", "approved"), ("reason", "rollback")];
-    folder::eventually("the rollback is counted", crate::harness::gate::PATIENCE, || {
+    folder::eventually("the rollback is counted", PATIENCE, || {
         (gate.metric("tufgate_verification_failures_total", &rollback) >= 1.0).then_some(())
     });
 }

@@ -3,6 +3,7 @@
 mod attacks;
 mod bounds;
 mod failing;
+mod million;
 mod reference;
 
 use std::{
