@@ -179,13 +179,13 @@ impl<S: Shelf> Books<S> {
         while full(&self.ledger()) && self.evict_one(reason) {}
     }
 
-    /// Evicts the least recently used blob that nobody reads. Whether one went.
+    /// Evicts the least recently used blob, one that nobody reads if there is any. Whether one went.
     pub(super) fn evict_one(&self, reason: Eviction) -> bool {
         for passed_over in 0.. {
-            let Some((id, length)) = self.ledger().idle(passed_over) else { return false };
+            let Some((id, length)) = self.ledger().victim(passed_over) else { return false };
             // Somebody changes it at this moment; this thread may have another turn, so it does not wait.
             let Some(_turn) = try_lock(self.turn(&id)) else { continue };
-            if !self.ledger().is_idle(&id) {
+            if self.ledger().length(&id).is_none() {
                 continue;
             }
             match self.shelf.remove(&id) {

@@ -305,7 +305,22 @@ impl Ledger {
         None
     }
 
+    /// The blob to evict next, passing over the first `skip`: one that nobody reads, or, where all are being read, the
+    /// one that was opened first. Whoever reads that one can read on, but its room is free only when he is done.
+    pub(super) fn victim(&mut self, skip: usize) -> Option<(BlobId, u64)> {
+        if self.idle(0).is_some() {
+            return self.idle(skip);
+        }
+        let mut index = self.oldest;
+        for _ in 0..skip {
+            index = self.slot(index)?.newer;
+        }
+        let slot = self.slot(index)?;
+        Some((slot.name.id()?, slot.length))
+    }
+
     /// Whether the blob is there and nobody reads it.
+    #[cfg(test)]
     pub(super) fn is_idle(&self, id: &BlobId) -> bool {
         self.find(id).and_then(|index| self.slot(index)).is_some_and(|slot| slot.readers == 0)
     }

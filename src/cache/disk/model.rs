@@ -214,7 +214,7 @@ fn what_is_read_stays_while_it_is_read_and_everything_can_go_afterwards() {
         run_at_once(
             vec![
                 Box::new(|books| (1..4).for_each(|n| fill(&books, n, 2))),
-                Box::new(|books| (4..6).for_each(|n| fill(&books, n, 3))),
+                Box::new(|books| (4..6).for_each(|n| fill(&books, n, 2))),
             ],
             &books,
         );
