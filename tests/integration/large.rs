@@ -208,7 +208,8 @@ fn a_gigabyte_over_a_throttled_upstream_is_installed_within_pips_and_uvs_default
     let gate = world.gate();
     let begun = std::time::Instant::now();
     thread::scope(|scope| {
-        let installing = Installer::BOTH.map(|installer| scope.spawn(|| gate.install(installer, &["demo"])));
+        let gate = &gate;
+        let installing = Installer::BOTH.map(|installer| scope.spawn(move || gate.install(installer, &["demo"])));
         for installing in installing {
             let run = installing.join().unwrap();
             run.assert_installed("demo", "1.0");
