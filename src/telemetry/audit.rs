@@ -5,7 +5,7 @@
 //! fetch anything.
 //!
 //! A thread of its own writes the file, many lines at once where many wait. Records wait in a queue that never throws any
-//! away: while it is longer than [`WAITING_MAX`] new requests wait ([`Audit::keeps_up`]), so that it holds no more than
+//! away: while it is longer than `WAITING_MAX` new requests wait ([`Audit::keeps_up`]), so that it holds no more than
 //! that and one for each request under way. [`Audit::flush`] waits for what is in it; an end without it (`kill -9`, a
 //! power cut) loses what was not written yet.
 
