@@ -1,6 +1,10 @@
 //! The folders of a running gate, taken away from under it.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::Path,
+};
 
 use rustix::process::{Resource, Rlimit, prlimit};
 
@@ -25,6 +29,45 @@ fn files_that_may_not_grow_are_a_full_disk_and_not_the_end_of_the_process() {
     trial.assert_passes_through(&gate, "other");
     assert_not_stored(gate.folder(), &trial.during[0]);
     limit(0);
+    trial.assert_healed(&gate);
+}
+
+#[test]
+fn a_cache_folder_that_was_removed_under_a_running_gate_is_made_again() {
+    let trial = Trial::new();
+    let gate = trial.configuration().start();
+    trial.settle(&gate);
+    fs::remove_dir_all(gate.cache()).unwrap();
+    for wheel in trial.during.iter().chain([&trial.before]) {
+        assert_served(&gate, wheel);
+    }
+    trial.assert_healed(&gate);
+    let mode = fs::metadata(gate.cache()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "it is tufgate's alone again");
+}
+
+#[test]
+fn a_cache_folder_that_was_replaced_by_a_file_or_by_a_link_is_not_used_and_comes_back() {
+    let trial = Trial::new();
+    let gate = trial.configuration().start();
+    trial.settle(&gate);
+    let (cache, aside) = (gate.cache(), gate.folder().join("aside"));
+    let elsewhere = trial.world.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    fs::rename(&cache, &aside).unwrap();
+
+    fs::write(&cache, b"not a folder").unwrap();
+    trial.assert_passes_through(&gate, "other");
+    fs::remove_file(&cache).unwrap();
+
+    symlink(&elsewhere, &cache).unwrap();
+    for wheel in trial.during.iter().chain([&trial.before]) {
+        assert_served(&gate, wheel);
+    }
+    assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0, "nothing is written through a link");
+    fs::remove_file(&cache).unwrap();
+
+    fs::rename(&aside, &cache).unwrap();
     trial.assert_healed(&gate);
 }
 
