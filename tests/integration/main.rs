@@ -30,6 +30,7 @@ mod maps;
 mod mirrors;
 mod names;
 mod outage;
+mod promises;
 mod quickstart;
 #[cfg(all(feature = "s3", feature = "system-tests"))]
 mod replicas;

@@ -1,15 +1,9 @@
 //! The table of docs/SPECIFICATION.md, held against the specification's list of steps and against the source: every row
 //! that has to be there is, every test that a row names is a test, every piece of code that it names exists.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, fs};
 
-use syn::visit::{self, Visit};
-
-use crate::harness::folder;
+use crate::harness::source::{Tree, is_code, is_test, quoted, root};
 
 /// Steps of the client's workflow, §5 of version 1.0.34, as it numbers them.
 const WORKFLOW: [(&str, u32); 4] = [("5.3", 12), ("5.4", 5), ("5.5", 7), ("5.6", 7)];
@@ -62,10 +56,6 @@ const ADVISORIES: [&str; 23] = [
     "python-tuf #2978",
 ];
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
 /// A row of the page: what it is about, and the names on it.
 #[derive(Debug)]
 struct Row {
@@ -76,23 +66,6 @@ struct Row {
 
 fn page() -> String {
     fs::read_to_string(root().join("docs/SPECIFICATION.md")).unwrap()
-}
-
-/// The words in backquotes.
-fn quoted(text: &str) -> Vec<String> {
-    text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
-}
-
-/// Whether a quoted word names code: a file, and an item in it.
-fn is_code(word: &str) -> bool {
-    word.contains(".rs::")
-}
-
-/// Whether a quoted word names a test: a sentence, in the form that Rust gives it.
-fn is_test(word: &str) -> bool {
-    word.contains('_')
-        && word.len() > 12
-        && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
 }
 
 /// The rows of all tables: the subject in the first cell, code and tests in the last two.
@@ -108,101 +81,6 @@ fn rows() -> Vec<Row> {
         Some(Row { subjects, code: quoted(code), tests: quoted(tests) })
     };
     page().lines().filter_map(row).collect()
-}
-
-/// What the tree holds: every test's name, and every named item of each file below src/.
-#[derive(Default)]
-struct Tree {
-    tests: BTreeSet<String>,
-    items: BTreeMap<String, BTreeSet<String>>,
-}
-
-impl Tree {
-    fn read() -> Self {
-        let mut tree = Self::default();
-        for folder in ["src", "tests"] {
-            let base = root().join(folder);
-            for file in folder::files_below(&base) {
-                if file.extension().is_some_and(|extension| extension == "rs") {
-                    tree.read_file(&base, &file);
-                }
-            }
-        }
-        tree
-    }
-
-    fn read_file(&mut self, base: &Path, file: &PathBuf) {
-        let parsed = syn::parse_file(&fs::read_to_string(file).unwrap()).unwrap();
-        let mut names = Names::default();
-        names.visit_file(&parsed);
-        self.tests.extend(names.tests);
-        let inner = file.strip_prefix(base).unwrap().to_str().unwrap().to_owned();
-        if base.ends_with("src") {
-            self.items.insert(inner, names.items);
-        }
-    }
-}
-
-#[derive(Default)]
-struct Names {
-    tests: BTreeSet<String>,
-    items: BTreeSet<String>,
-}
-
-impl Names {
-    fn function(&mut self, attributes: &[syn::Attribute], name: &syn::Ident) {
-        let is_test = attributes
-            .iter()
-            .any(|attribute| attribute.path().segments.last().is_some_and(|segment| segment.ident == "test"));
-        let into = if is_test { &mut self.tests } else { &mut self.items };
-        into.insert(name.to_string());
-    }
-
-    fn item(&mut self, name: &syn::Ident) {
-        self.items.insert(name.to_string());
-    }
-}
-
-impl<'ast> Visit<'ast> for Names {
-    fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
-        self.function(&item.attrs, &item.sig.ident);
-    }
-
-    fn visit_impl_item_fn(&mut self, item: &'ast syn::ImplItemFn) {
-        self.function(&item.attrs, &item.sig.ident);
-    }
-
-    fn visit_item_struct(&mut self, item: &'ast syn::ItemStruct) {
-        self.item(&item.ident);
-        visit::visit_item_struct(self, item);
-    }
-
-    fn visit_field(&mut self, field: &'ast syn::Field) {
-        field.ident.iter().for_each(|name| self.item(name));
-    }
-
-    fn visit_item_enum(&mut self, item: &'ast syn::ItemEnum) {
-        self.item(&item.ident);
-    }
-
-    fn visit_item_const(&mut self, item: &'ast syn::ItemConst) {
-        self.item(&item.ident);
-    }
-
-    fn visit_item_trait(&mut self, item: &'ast syn::ItemTrait) {
-        self.item(&item.ident);
-    }
-
-    /// Tests of `proptest!` are written as functions inside of it: `#[test] fn name(…)`.
-    fn visit_macro(&mut self, call: &'ast syn::Macro) {
-        let text = call.tokens.to_string();
-        let words: Vec<&str> = text.split_whitespace().collect();
-        let named = words.windows(2).filter(|pair| pair[0] == "fn").map(|pair| pair[1]);
-        let is_proptest = call.path.segments.last().is_some_and(|segment| segment.ident == "proptest");
-        if is_proptest {
-            self.tests.extend(named.map(|name| name.split('(').next().unwrap_or(name).to_owned()));
-        }
-    }
 }
 
 #[test]
@@ -254,16 +132,4 @@ fn rows_and_names_are_read_as_they_stand() {
     let row = |subject: &str| rows.iter().find(|row| row.subjects.iter().any(|found| found == subject)).unwrap();
     assert_eq!(row("5.3.4").code, ["tuf/stages.rs::accept_root"]);
     assert_eq!(row("CVE-2020-15093").subjects.len(), 3);
-    let mut names = Names::default();
-    names.visit_file(
-        &syn::parse_file(
-            "mod tests { #[test] fn a_test() {} #[tokio::test] async fn another() {} fn no_test() {} \
-             proptest! { #[test] fn of_any(x in 0..1) {} } } struct S { field: u8 } impl S { fn method(&self) {} }",
-        )
-        .unwrap(),
-    );
-    assert_eq!(names.tests.iter().collect::<Vec<_>>(), ["a_test", "another", "of_any"]);
-    for item in ["no_test", "S", "field", "method"] {
-        assert!(names.items.contains(item), "{item}");
-    }
 }

@@ -14,6 +14,7 @@ pub mod page;
 pub mod peers;
 pub mod python;
 pub mod readers;
+pub mod source;
 #[cfg(all(feature = "s3", feature = "system-tests"))]
 pub mod storage;
 #[cfg(feature = "system-tests")]
