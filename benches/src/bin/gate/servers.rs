@@ -177,16 +177,8 @@ pub struct Servers {
     tufgate: Server,
     others: Vec<Server>,
     start: Box<dyn Fn() -> Command>,
-    files: Folders,
-}
-
-/// Where tufgate keeps what it has.
-#[derive(Clone)]
-pub struct Folders {
-    /// Its cache.
-    pub cache: PathBuf,
-    /// Its state.
-    pub state: PathBuf,
+    /// Where tufgate keeps files.
+    cache: PathBuf,
 }
 
 impl Servers {
@@ -200,7 +192,6 @@ impl Servers {
     /// Starts tufgate with an empty cache and an empty state.
     pub fn start_tufgate_alone(site: &Site, origin: &Origin, binary: &Path) -> Outcome<Self> {
         let (folder, address) = (fresh(&site.folder().join("tufgate"))?, free()?);
-        let files = Folders { cache: folder.join("cache"), state: folder.join("state") };
         let config = folder.join("tufgate.toml");
         fs::write(&config, tufgate_config(site, origin, &folder, address)?)?;
         let binary = binary.to_owned();
@@ -213,7 +204,7 @@ impl Servers {
             tufgate: Server::start("tufgate", address, start())?,
             others: Vec::new(),
             start: Box::new(start),
-            files,
+            cache: folder.join("cache"),
         })
     }
 
@@ -227,10 +218,10 @@ impl Servers {
         &self.tufgate
     }
 
-    /// Stops tufgate; its folders.
-    pub fn stop_tufgate(&mut self) -> Outcome<Folders> {
+    /// Stops tufgate; its cache folder.
+    pub fn stop_tufgate(&mut self) -> Outcome<PathBuf> {
         self.tufgate.stop();
-        Ok(self.files.clone())
+        Ok(self.cache.clone())
     }
 
     /// Starts tufgate again on what it has. How long until it has answered.
