@@ -127,6 +127,9 @@ mod tests {
         std::fs::File::options().write(true).open(&path).unwrap().set_len(5).unwrap();
         assert!(body.frame().await.unwrap().is_err());
         on_disk.quarantined.recv().await.unwrap();
+        // It is told of before it goes, and nobody gets it meanwhile.
+        let expected = Expected::new(content.len() as u64, Digests::new([Digest::sha256(&content)]).unwrap());
+        assert!(on_disk.cache.get(&expected).await.unwrap().is_none());
         assert!(!path.exists());
     }
 }

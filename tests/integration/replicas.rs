@@ -214,8 +214,8 @@ fn a_sidecar_without_state_refuses_a_rollback_that_another_has_seen_past() {
     let blind = folder_of(&world, "blind");
     let blind = world.configuration().moved_to(&blind).start();
     assert_serves(&blind, &revoked);
-    // The one that is warm goes on: to it the upstream is only behind.
-    assert_eq!(http::get(one.admin, "/readyz").status, 503);
+    // The one that has trusted the newer version itself refuses the older one as soon as it is shown it.
+    eventually("the rollback is seen", PATIENCE, || (http::get(one.admin, "/readyz").status == 503).then_some(()));
     assert_eq!(one.get(&gate_path(&revoked)).status, 403);
     world.upstream.serve_folder("/metadata/", world.repository.metadata());
     world.sign(&revoked);
