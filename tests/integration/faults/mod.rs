@@ -70,6 +70,18 @@ impl Trial {
         assert!(counted() > before, "nothing was counted as {errno}:\n{counts}");
     }
 
+    /// While the state folder takes nothing: that is counted, and the trust that is live goes on. The version of the
+    /// timestamp that is published meanwhile, and waits.
+    #[track_caller]
+    fn assert_trust_goes_on(&self, gate: &Gate) -> u64 {
+        let version = self.world.repository.publish()["timestamp"];
+        let failed = || gate.metric("tufgate_state_write_errors_total", &[("repository", "approved")]);
+        eventually("that nothing can be written is counted", PATIENCE, || (failed() > 0.0).then_some(()));
+        assert_served(gate, &self.before);
+        assert_served(gate, &self.during[0]);
+        version
+    }
+
     /// Once the cause is gone the next file is kept, without a restart, and nothing was left lying about.
     #[track_caller]
     fn assert_healed(&self, gate: &Gate) {

@@ -171,7 +171,7 @@ fn is_known(name: &str) -> bool {
 }
 
 fn is_temporary(name: &str) -> bool {
-    name.starts_with("cache/tmp/") || name.rsplit('/').next().is_some_and(|file| file.starts_with(".tmp-"))
+    Path::new(name).starts_with("cache/tmp") || name.rsplit('/').next().is_some_and(|file| file.starts_with(".tmp-"))
 }
 
 /// Every line is a whole record, numbered upwards within each run of the program.

@@ -46,57 +46,72 @@ impl Python {
     }
 
     fn prepare() -> Result<Self, String> {
-        let home = home();
-        let made = |error: std::io::Error| {
-            format!("the end-to-end tests keep a Python environment in {}, which failed: {error}", home.display())
-        };
-        fs::create_dir_all(&home).map_err(made)?;
-        let lock = fs::File::create(home.join("lock")).map_err(made)?;
-        lock.lock().map_err(made)?;
+        let home = home("python");
         let python = Self { venv: home.join("venv"), wheels: home.join("wheels") };
-        let stamp = home.join("stamp");
         let wanted = format!("{}\n{}\n", PINS.join("\n"), WHEELS.join("\n"));
-        if fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) && python.interpreter().exists() {
-            return Ok(python);
-        }
-        python.make(&stamp)?;
-        // The stamp comes last, by a rename: a set-up that was interrupted is begun anew.
-        fs::write(home.join("stamp.new"), wanted).map_err(made)?;
-        fs::rename(home.join("stamp.new"), &stamp).map_err(made)?;
+        make_once(&home, &wanted, || python.make())?;
         Ok(python)
     }
 
-    fn make(&self, stamp: &Path) -> Result<(), String> {
-        for leftover in [&self.venv, &self.wheels] {
-            let _ = fs::remove_dir_all(leftover);
-        }
-        let _ = fs::remove_file(stamp);
-        let base = base_interpreter()?;
-        run(
-            Command::new(base).args(["-m", "venv"]).arg(&self.venv),
-            "make a virtual environment (is venv installed?)",
-        )?;
-        let install = "install the pinned pip, uv, tuf and securesystemslib (is a package index reachable?)";
-        run(self.pip().arg("install").args(PINS), install)?;
+    fn make(&self) -> Result<(), String> {
+        make_venv(&self.venv, &PINS)?;
+        let _ = fs::remove_dir_all(&self.wheels);
         for wheel in WHEELS {
-            let mut download = self.pip();
+            let mut download = pip(&self.venv);
             download.args(["download", "--no-deps", "--only-binary", ":all:", "--dest"]).arg(&self.wheels).arg(wheel);
             run(&mut download, "download a few small real wheels (is a package index reachable?)")?;
         }
         Ok(())
     }
-
-    /// pip as the machine's own configuration wants it: only the set-up goes to the machine's index.
-    fn pip(&self) -> Command {
-        let mut pip = Command::new(self.interpreter());
-        pip.args(["-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"]);
-        pip
-    }
 }
 
-/// `target/python`: beside the profile folders, so that all profiles share it.
-fn home() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("python")
+/// The interpreter of an environment in `target/` that holds `pins`, made at first use.
+#[cfg(all(feature = "s3", feature = "system-tests"))]
+pub fn environment(name: &str, pins: &[&str]) -> Result<PathBuf, String> {
+    let home = home(name);
+    let venv = home.join("venv");
+    make_once(&home, &pins.join("\n"), || make_venv(&venv, pins))?;
+    Ok(venv.join("bin/python"))
+}
+
+/// Beside the profile folders, so that all profiles share it.
+fn home(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name(name)
+}
+
+/// Makes what belongs into `home`, unless its stamp says that `wanted` is there. Other processes wait for the one that
+/// makes it.
+fn make_once(home: &Path, wanted: &str, make: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    let failed = |error: std::io::Error| {
+        format!("the end-to-end tests keep a Python environment in {}, which failed: {error}", home.display())
+    };
+    fs::create_dir_all(home).map_err(failed)?;
+    let lock = fs::File::create(home.join("lock")).map_err(failed)?;
+    lock.lock().map_err(failed)?;
+    let stamp = home.join("stamp");
+    if fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) && home.join("venv/bin/python").exists() {
+        return Ok(());
+    }
+    let _ = fs::remove_file(&stamp);
+    make()?;
+    // The stamp comes last, by a rename: a set-up that was interrupted is begun anew.
+    fs::write(home.join("stamp.new"), wanted).map_err(failed)?;
+    fs::rename(home.join("stamp.new"), &stamp).map_err(failed)
+}
+
+fn make_venv(venv: &Path, pins: &[&str]) -> Result<(), String> {
+    let _ = fs::remove_dir_all(venv);
+    let base = base_interpreter()?;
+    run(Command::new(base).args(["-m", "venv"]).arg(venv), "make a virtual environment (is venv installed?)")?;
+    let what = format!("install {} (is a package index reachable?)", pins.join(", "));
+    run(pip(venv).arg("install").args(pins), &what)
+}
+
+/// pip as the machine's own configuration wants it: only the set-up goes to the machine's index.
+fn pip(venv: &Path) -> Command {
+    let mut pip = Command::new(venv.join("bin/python"));
+    pip.args(["-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"]);
+    pip
 }
 
 /// A Python of at least 3.11, `PYTHON` in the environment first.

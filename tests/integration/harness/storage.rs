@@ -1,7 +1,6 @@
 //! A real S3 server (moto's) with one bucket, and a way to it that fails on demand.
 
 use std::{
-    collections::BTreeMap,
     fs,
     io::{self, BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
@@ -12,7 +11,12 @@ use std::{
     time::Duration,
 };
 
-use super::{folder::eventually, gate::PATIENCE, python::Python};
+use super::{
+    folder::eventually,
+    gate::PATIENCE,
+    python,
+    upstream::{Asked, read_request},
+};
 
 /// What the environment of the server holds.
 const PINS: [&str; 1] = ["moto[s3,server]==5.2.5"];
@@ -209,18 +213,9 @@ fn exchange(address: SocketAddr, method: &str, path: &str, body: &[u8]) -> io::R
 /// One request of a client, and with it one connection.
 fn pass(shared: &Shared, client: &TcpStream, server: SocketAddr) -> io::Result<()> {
     let mut reader = BufReader::new(client);
-    let mut line = String::new();
-    reader.read_line(&mut line)?;
-    let (method, path) =
-        line.split_once(' ').map_or(("", ""), |(method, rest)| (method, rest.split(' ').next().unwrap_or("")));
-    let mut fields = BTreeMap::new();
-    loop {
-        let mut field = String::new();
-        reader.read_line(&mut field)?;
-        let Some((name, value)) = field.split_once(':') else { break };
-        fields.insert(name.to_ascii_lowercase(), value.trim().to_owned());
-    }
-    let length = fields.get("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
+    let Some(asked) = read_request(&mut reader)? else { return Ok(()) };
+    let (method, path) = (asked.method.as_str(), asked.path.as_str());
+    let length = asked.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
     let trouble = {
@@ -246,7 +241,7 @@ fn pass(shared: &Shared, client: &TcpStream, server: SocketAddr) -> io::Result<(
         Some(Trouble::Error(status, code)) => return refuse(client, *status, code),
         _ => {}
     }
-    let mut answer = forward(server, line.trim_end(), &fields, &body)?;
+    let mut answer = forward(server, &asked, &body)?;
     let end = answer.windows(4).position(|window| window == b"\r\n\r\n").map_or(answer.len(), |at| at + 4);
     let is_object = method == "GET" && answer.starts_with(b"HTTP/1.1 20") && answer.len() > end;
     match trouble {
@@ -265,10 +260,10 @@ fn refuse(mut client: &TcpStream, status: u16, code: &str) -> io::Result<()> {
     client.write_all(body.as_bytes())
 }
 
-fn forward(server: SocketAddr, line: &str, fields: &BTreeMap<String, String>, body: &[u8]) -> io::Result<Vec<u8>> {
+fn forward(server: SocketAddr, asked: &Asked, body: &[u8]) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(server)?;
-    let mut head = format!("{line}\r\nConnection: close\r\n");
-    for (name, value) in fields.iter().filter(|(name, _)| *name != "connection") {
+    let mut head = format!("{} {} HTTP/1.1\r\nConnection: close\r\n", asked.method, asked.path);
+    for (name, value) in asked.headers.iter().filter(|(name, _)| *name != "connection") {
         head += &format!("{name}: {value}\r\n");
     }
     stream.write_all(format!("{head}\r\n").as_bytes())?;
@@ -278,30 +273,8 @@ fn forward(server: SocketAddr, line: &str, fields: &BTreeMap<String, String>, bo
     Ok(answer)
 }
 
-/// A Python with the server in it, beside the one of the installers, made at first use.
+/// A Python with the server in it, beside the one of the installers.
 fn interpreter() -> PathBuf {
-    static MADE: OnceLock<PathBuf> = OnceLock::new();
-    let made = MADE.get_or_init(|| {
-        let home = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("storage");
-        fs::create_dir_all(&home).unwrap();
-        let lock = fs::File::create(home.join("lock")).unwrap();
-        lock.lock().unwrap();
-        let (venv, stamp, wanted) = (home.join("venv"), home.join("stamp"), PINS.join("\n"));
-        if fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
-            return venv.join("bin/python");
-        }
-        let _ = fs::remove_dir_all(&venv);
-        succeed(Command::new(Python::shared().interpreter()).args(["-m", "venv"]).arg(&venv));
-        let pip = ["-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input", "install"];
-        succeed(Command::new(venv.join("bin/python")).args(pip).args(PINS));
-        fs::write(&stamp, wanted).unwrap();
-        venv.join("bin/python")
-    });
-    made.clone()
-}
-
-fn succeed(command: &mut Command) {
-    let ended = command.stdin(Stdio::null()).output().unwrap();
-    let said = String::from_utf8_lossy(&ended.stderr);
-    assert!(ended.status.success(), "could not install moto's S3 server (is a package index reachable?): {said}");
+    static MADE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    MADE.get_or_init(|| python::environment("storage", &PINS)).clone().unwrap_or_else(|sentence| panic!("{sentence}"))
 }

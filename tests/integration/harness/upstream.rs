@@ -351,7 +351,8 @@ fn converse(shared: &Shared, stream: &TcpStream, address: SocketAddr) -> io::Res
     Ok(())
 }
 
-fn read_request(reader: &mut impl BufRead) -> io::Result<Option<Asked>> {
+/// The head of a request; `None` at the end of the connection.
+pub(super) fn read_request(reader: &mut impl BufRead) -> io::Result<Option<Asked>> {
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {
         return Ok(None);
