@@ -118,15 +118,22 @@ pub struct Listener {
     metrics: Option<Arc<Metrics>>,
 }
 
-/// What all connections are told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Order {
-    /// Go on.
-    Serve,
-    /// All places are taken: end as soon as no answer is under way. Counts how often that was so.
-    MakeRoom(u64),
-    /// The process ends.
-    End,
+/// What answers requests: a function from a request and the address that it came from.
+pub trait Handler: Fn(Request<Incoming>, IpAddr) -> Self::Answer + Clone + Send + Sync + 'static {
+    /// The answer to come.
+    type Answer: Future<Output = Response<Self::Body>> + Send + 'static;
+    /// Its body. An error breaks the connection off.
+    type Body: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + Send + 'static;
+}
+
+impl<H, F, B> Handler for H
+where
+    H: Fn(Request<Incoming>, IpAddr) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + Send + 'static,
+{
+    type Answer = F;
+    type Body = B;
 }
 
 impl Listener {
@@ -156,14 +163,7 @@ impl Listener {
     }
 
     /// Serves until `shutdown`, then lets open requests end within the drain time.
-    pub async fn serve<H, F, B>(self, handler: H, shutdown: CancellationToken)
-    where
-        H: Fn(Request<Incoming>, IpAddr) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = Response<B>> + Send + 'static,
-        B: Body + Unpin + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+    pub async fn serve(self, handler: impl Handler, shutdown: CancellationToken) {
         let Options { connections_max, connections_per_client_max, header_timeout, write_timeout, drain, .. } =
             self.options;
         let per_client = match connections_per_client_max.unwrap_or_else(|| connections_max.div_ceil(2)) {
@@ -172,7 +172,7 @@ impl Listener {
             some => some,
         };
         let (clients, permits) = (Clients::new(per_client), Arc::new(Semaphore::new(connections_max)));
-        let (orders, tracker) = (watch::Sender::new(Order::Serve), TaskTracker::new());
+        let (orders, tracker) = (watch::Sender::new(()), TaskTracker::new());
         loop {
             let Some(accepted) = shutdown.run_until_cancelled(self.socket.accept()).await else { break };
             let (stream, peer) = match accepted {
@@ -208,7 +208,7 @@ impl Listener {
             });
         }
         drop(self.socket);
-        orders.send_replace(Order::End);
+        orders.send_replace(());
         tracker.close();
         if tokio::time::timeout(drain.duration(), tracker.wait()).await.is_err() {
             tracing::warn!(%drain, "open requests were cut off at the end of the drain time");
@@ -218,16 +218,11 @@ impl Listener {
 
 /// Room for one more connection. Where there is none, those that have one and ask for nothing give theirs up: else a few
 /// thousand idle clients would be all that is ever served.
-async fn room(permits: &Arc<Semaphore>, orders: &watch::Sender<Order>) -> Option<OwnedSemaphorePermit> {
+async fn room(permits: &Arc<Semaphore>, orders: &watch::Sender<()>) -> Option<OwnedSemaphorePermit> {
     if let Ok(permit) = Arc::clone(permits).try_acquire_owned() {
         return Some(permit);
     }
-    orders.send_modify(|order| {
-        *order = match *order {
-            Order::MakeRoom(times) => Order::MakeRoom(times.wrapping_add(1)),
-            _ => Order::MakeRoom(0),
-        };
-    });
+    orders.send_replace(());
     // Never closed while this listener serves.
     Arc::clone(permits).acquire_owned().await.ok()
 }
@@ -237,19 +232,13 @@ struct Connection<H> {
     tls: Option<TlsAcceptor>,
     header_timeout: Duration,
     write_timeout: Duration,
-    orders: watch::Receiver<Order>,
+    /// Orders to end as soon as no answer is under way.
+    orders: watch::Receiver<()>,
     handler: H,
 }
 
-impl<H> Connection<H> {
-    async fn run<F, B>(mut self, stream: TcpStream)
-    where
-        H: Fn(Request<Incoming>, IpAddr) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = Response<B>> + Send + 'static,
-        B: Body + Unpin + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+impl<H: Handler> Connection<H> {
+    async fn run(mut self, stream: TcpStream) {
         // A client that takes nothing would keep its place among `connections_max` for ever.
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(self.write_timeout));
@@ -261,14 +250,9 @@ impl<H> Connection<H> {
         }
     }
 
-    async fn speak_tls<S, F, B>(self, tls: TlsAcceptor, stream: S)
+    async fn speak_tls<S>(self, tls: TlsAcceptor, stream: S)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        H: Fn(Request<Incoming>, IpAddr) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = Response<B>> + Send + 'static,
-        B: Body + Unpin + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let stream = match tokio::time::timeout(HANDSHAKE_MAX, tls.accept(stream)).await {
             Ok(Ok(stream)) => stream,
@@ -281,14 +265,9 @@ impl<H> Connection<H> {
         }
     }
 
-    async fn speak_http1<S, F, B>(self, stream: S)
+    async fn speak_http1<S>(self, stream: S)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        H: Fn(Request<Incoming>, IpAddr) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = Response<B>> + Send + 'static,
-        B: Body + Unpin + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let Self { peer, handler, orders, header_timeout, .. } = self;
         // Boxed, so that a connection has the room for answering while it answers, and not while it is idle.
@@ -303,14 +282,9 @@ impl<H> Connection<H> {
         said(peer, drive(http.serve_connection(TokioIo::new(stream), service), orders, None).await);
     }
 
-    async fn speak_http2<S, F, B>(self, stream: S)
+    async fn speak_http2<S>(self, stream: S)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        H: Fn(Request<Incoming>, IpAddr) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = Response<B>> + Send + 'static,
-        B: Body + Unpin + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let Self { peer, handler, orders, header_timeout, write_timeout, .. } = self;
         let activity = Activity::new();
@@ -339,7 +313,7 @@ fn said(peer: IpAddr, ended: hyper::Result<()>) {
 /// Drives a connection to its end; to a good one where the listener orders it or the client falls silent.
 async fn drive<C: GracefulConnection>(
     connection: C,
-    mut orders: watch::Receiver<Order>,
+    mut orders: watch::Receiver<()>,
     patience: Option<Patience>,
 ) -> Result<(), C::Error> {
     let mut connection = std::pin::pin!(connection);
