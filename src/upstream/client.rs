@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Empty};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper_util::{
     client::legacy::{Client as Pool, Error as PoolError},
     rt::{TokioExecutor, TokioTimer},
@@ -28,6 +28,8 @@ use super::{
 const PROBLEM_MAX: usize = 16 * 1024;
 /// Longest reason that is taken over from another gate, in characters.
 const DETAIL_MAX: usize = 300;
+/// `User-Agent` of every request.
+pub(super) const AGENT: HeaderValue = HeaderValue::from_static(concat!("tufgate/", env!("CARGO_PKG_VERSION")));
 
 /// The HTTP client of the gate: one pool of connections for all upstreams. Cheap to clone.
 #[derive(Clone)]
@@ -57,6 +59,22 @@ pub enum Outcome {
     Status(StatusCode),
     /// Without one, for the reason of [`UpstreamError::reason`].
     Failed(&'static str),
+}
+
+/// A pool of connections within the bounds of the settings.
+pub(super) fn pool<B>(settings: &Settings, connector: Connector) -> Pool<Connector, B>
+where
+    B: Body + Send,
+    B::Data: Send,
+{
+    Pool::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .timer(TokioTimer::new())
+        .pool_idle_timeout(settings.idle_timeout.duration())
+        .pool_max_idle_per_host(settings.idle_per_host_max)
+        .http1_max_buf_size(settings.header_size_max.as_usize())
+        .http1_max_headers(settings.header_fields_max)
+        .build(connector)
 }
 
 /// What is asked for: the URL, where redirects may lead, and the headers of its own.
@@ -91,14 +109,7 @@ impl Client {
         check(settings)?;
         let proxies = Proxies::new(settings, environment)?;
         let connector = Connector::new(settings, proxies.clone())?;
-        let pool = Pool::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .timer(TokioTimer::new())
-            .pool_idle_timeout(settings.idle_timeout.duration())
-            .pool_max_idle_per_host(settings.idle_per_host_max)
-            .http1_max_buf_size(settings.header_size_max.as_usize())
-            .http1_max_headers(settings.header_fields_max)
-            .build(connector);
+        let pool = pool(settings, connector);
         let credentials = Credentials::read(settings, environment)?;
         let settings = settings.clone();
         let shared = Shared { pool, proxies, credentials, settings, instance: InstanceId::draw(), observer };
@@ -180,7 +191,7 @@ impl Client {
         let headers = request.headers_mut();
         headers.extend(ask.headers.clone());
         headers.insert(header::VIA, via);
-        headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("tufgate/", env!("CARGO_PKG_VERSION"))));
+        headers.insert(header::USER_AGENT, AGENT);
         if let Some(value) = self.shared.proxies.authorization(&uri) {
             headers.insert(header::PROXY_AUTHORIZATION, value);
         }

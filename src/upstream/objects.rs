@@ -5,12 +5,9 @@
 use std::{fmt, sync::Arc, time::Instant};
 
 use async_trait::async_trait;
-use http::{HeaderValue, Method, header};
+use http::{Method, header};
 use http_body_util::{BodyExt as _, Limited};
-use hyper_util::{
-    client::legacy::{Client as Pool, Error as PoolError},
-    rt::{TokioExecutor, TokioTimer},
-};
+use hyper_util::client::legacy::{Client as Pool, Error as PoolError};
 use object_store::client::{
     ClientOptions, HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody, HttpResponse,
     HttpResponseBody, HttpService,
@@ -18,6 +15,7 @@ use object_store::client::{
 
 use super::{
     Client, Environment, Observer, Outcome, Settings, UpstreamError,
+    client::{AGENT, pool},
     connect::{Connector, Proxies},
 };
 
@@ -44,15 +42,7 @@ impl Client {
     ) -> Result<ObjectTransport, UpstreamError> {
         let proxies = Proxies::new(settings, environment)?;
         let connector = Connector::new(settings, proxies.clone())?;
-        let pool = Pool::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .timer(TokioTimer::new())
-            .pool_idle_timeout(settings.idle_timeout.duration())
-            .pool_max_idle_per_host(settings.idle_per_host_max)
-            .http1_max_buf_size(settings.header_size_max.as_usize())
-            .http1_max_headers(settings.header_fields_max)
-            .build(connector);
-        Ok(ObjectTransport { pool, proxies, observer })
+        Ok(ObjectTransport { pool: pool(settings, connector), proxies, observer })
     }
 }
 
@@ -75,8 +65,7 @@ impl HttpService for ObjectTransport {
         if let Some(value) = self.proxies.authorization(request.uri()) {
             request.headers_mut().insert(header::PROXY_AUTHORIZATION, value);
         }
-        let agent = HeaderValue::from_static(concat!("tufgate/", env!("CARGO_PKG_VERSION")));
-        request.headers_mut().insert(header::USER_AGENT, agent);
+        request.headers_mut().insert(header::USER_AGENT, AGENT);
         let host = request.uri().authority().map(|authority| authority.as_str().to_owned()).unwrap_or_default();
         let is_file = request.method() == Method::GET;
         let started = Instant::now();
