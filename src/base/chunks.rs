@@ -115,12 +115,16 @@ impl ChunkDigests {
     }
 }
 
+fn check_length(length: ByteSize) -> Result<(), ChunksError> {
+    match (ChunkDigests::LENGTH_MIN..=ChunkDigests::LENGTH_MAX).contains(&length) {
+        true => Ok(()),
+        false => Err(ChunksError::Length { length }),
+    }
+}
+
 /// How many pieces a file has.
 fn count(file_length: u64, chunk_length: u64) -> Result<u64, ChunksError> {
-    let length = ByteSize(chunk_length);
-    if length < ChunkDigests::LENGTH_MIN || length > ChunkDigests::LENGTH_MAX {
-        return Err(ChunksError::Length { length });
-    }
+    check_length(ByteSize(chunk_length))?;
     let count = file_length.div_ceil(chunk_length);
     if !(2..=ChunkDigests::COUNT_MAX).contains(&count) {
         return Err(ChunksError::Count { count });
@@ -152,9 +156,7 @@ impl ChunkHasher {
     /// # Errors
     /// When the length is outside the limits.
     pub fn new(chunk_length: ByteSize) -> Result<Self, ChunksError> {
-        if chunk_length < ChunkDigests::LENGTH_MIN || chunk_length > ChunkDigests::LENGTH_MAX {
-            return Err(ChunksError::Length { length: chunk_length });
-        }
+        check_length(chunk_length)?;
         let chunk_length = chunk_length.bytes();
         Ok(Self { chunk_length, file_length: 0, hasher: Sha256::new(), sha256: Vec::new() })
     }

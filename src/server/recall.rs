@@ -107,7 +107,7 @@ impl Recall {
         };
         forms.truncate(FORMS_MAX - 1);
         forms.insert(0, form);
-        self.keep(target, mount, "page", meter, ground, KeptAnswer::Page(forms));
+        self.keep(target, Kept::new(mount, "page", meter, ground, KeptAnswer::Page(forms)));
     }
 
     /// Keeps a file that was answered whole out of memory.
@@ -120,22 +120,13 @@ impl Recall {
         ground: Ground,
         file: KeptFile,
     ) {
-        self.keep(target, mount, route, meter, ground, KeptAnswer::File(Box::new(file)));
+        self.keep(target, Kept::new(mount, route, meter, ground, KeptAnswer::File(Box::new(file))));
     }
 
-    fn keep(
-        &self,
-        target: &str,
-        mount: &Arc<str>,
-        route: &'static str,
-        meter: Meter,
-        ground: Ground,
-        answer: KeptAnswer,
-    ) {
+    fn keep(&self, target: &str, kept: Kept) {
         if target.len() > TARGET_BYTES_MAX {
             return;
         }
-        let kept = Kept { mount: Arc::clone(mount), route, meter, ground, answer, given: AtomicU32::new(0) };
         let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= TARGETS_MAX && !all.contains_key(target) {
             all.clear();
@@ -145,6 +136,10 @@ impl Recall {
 }
 
 impl Kept {
+    fn new(mount: &Arc<str>, route: &'static str, meter: Meter, ground: Ground, answer: KeptAnswer) -> Self {
+        Self { mount: Arc::clone(mount), route, meter, ground, answer, given: AtomicU32::new(0) }
+    }
+
     /// The answer to a `GET` with these headers, if it is still the same.
     pub(super) fn recall(&self, asked: &HeaderMap) -> Option<Recalled> {
         if self.given.fetch_add(1, Ordering::Relaxed) % WHOLE_WAY_EVERY == WHOLE_WAY_EVERY - 1 {
