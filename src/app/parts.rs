@@ -3,12 +3,12 @@
 use std::{
     collections::HashMap,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use super::observe::Observers;
 use crate::{
-    base::{SharedClock, files::FileError},
+    base::{SharedClock, files::FileError, lock},
     bucket::{self, Bucket},
     cache::{Cache, CacheError, Eviction, Expected, Listed, QUARANTINES},
     config::{Config, FrontSettings, MountSettings},
@@ -278,7 +278,7 @@ impl Parts {
 
     /// What puts files into the bucket behind the cache, to be run beside the gate; once.
     pub fn uploads(&self) -> Option<impl Future<Output = ()> + Send + 'static> {
-        let uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let uploads = lock(&self.uploads).take()?;
         Some(uploads.run(self.second_tier.clone()?, self.cache.clone()))
     }
 

@@ -41,12 +41,13 @@ impl Faults {
 mod plan {
     use std::{
         io,
-        sync::{Mutex, MutexGuard, PoisonError},
+        sync::{Mutex, MutexGuard},
     };
 
     use rustix::io::Errno;
 
     use super::Faults;
+    use crate::base::lock;
 
     #[derive(Debug, Default)]
     pub(super) struct Plan(Mutex<State>);
@@ -69,7 +70,7 @@ mod plan {
 
     impl Plan {
         fn state(&self) -> MutexGuard<'_, State> {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner)
+            lock(&self.0)
         }
 
         pub(super) fn strike(&self, operation: &'static str) -> io::Result<()> {

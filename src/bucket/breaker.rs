@@ -1,11 +1,13 @@
 //! Leaves a failing bucket alone: so many failures in a row, then a rest, then one attempt.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::Duration,
 };
 
 use tokio::time::Instant;
+
+use crate::base::lock;
 
 /// Closed while the bucket does well; open for `rest`, doubled after each failed attempt up to `rest_max`.
 #[derive(Debug)]
@@ -74,7 +76,7 @@ impl Breaker {
 
     fn state(&self) -> MutexGuard<'_, State> {
         // It is whole after every statement that holds the lock.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

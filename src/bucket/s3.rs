@@ -3,7 +3,7 @@
 use std::{
     fmt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -20,7 +20,7 @@ use object_store::{
 use tokio::time::Instant;
 
 use super::{BucketError, Object, Objects, Opened, Parts, Put, Settings, SettingsError, Tag, When};
-use crate::base::{ByteSize, files};
+use crate::base::{ByteSize, files, lock};
 
 /// Largest file of a key.
 const SECRET_MAX: ByteSize = ByteSize::kib(64);
@@ -294,7 +294,7 @@ impl CredentialProvider for Keys {
     type Credential = AwsCredential;
 
     async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
-        let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fresh = lock(&self.fresh);
         if fresh.0.elapsed() > self.fresh_for {
             match read(&self.id, &self.secret, self.token.as_ref()) {
                 Ok(keys) => fresh.1 = Arc::new(keys),

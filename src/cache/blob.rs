@@ -12,8 +12,8 @@ use std::{
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 
-use super::{error::ReadError, growing::lock};
-use crate::base::{Algorithm, Digest, Digests};
+use super::error::ReadError;
+use crate::base::{Digest, Digests, lock};
 
 /// Names a blob: the preferred one of its signed digests.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,15 +28,6 @@ impl BlobId {
     /// The digest behind the name.
     pub fn digest(&self) -> &Digest {
         &self.0
-    }
-
-    /// The algorithm as a folder name without `-`.
-    pub(super) fn algorithm_folder(&self) -> &'static str {
-        match self.0.algorithm() {
-            Algorithm::Sha256 => "sha256",
-            Algorithm::Sha512 => "sha512",
-            Algorithm::Blake2b256 => "blake2b256",
-        }
     }
 }
 

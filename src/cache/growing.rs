@@ -5,7 +5,7 @@ use std::{
     fs::File,
     io,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -13,7 +13,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 
 use super::blob::{Blob, read_at};
-use crate::base::Hasher;
+use crate::base::{Hasher, lock};
 
 /// Bytes between two marks; at most so many are handed out at once.
 pub(super) const SEGMENT: usize = 256 << 10;
@@ -300,10 +300,6 @@ impl std::fmt::Debug for Following {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Following")
     }
-}
-
-pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A batch in pieces of at most a segment.

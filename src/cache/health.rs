@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex};
 
 use super::{
     error::CacheError,
-    growing::lock,
     observer::{Eviction, Observer},
 };
+use crate::base::lock;
 
 /// Listens to fills on their way to another listener.
 #[derive(Debug)]

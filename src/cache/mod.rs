@@ -30,7 +30,6 @@ use std::{
 pub use blob::{Blob, BlobId, Expected, Place, SEND_CHUNK};
 pub use disk::{DiskLimits, DiskStore, Inspection};
 pub use error::{CacheError, IngestError, ReadError};
-use growing::lock;
 pub use growing::{Filled, Following, Growing, GrowingSource};
 use health::Health;
 pub use ingest::{Checked, Ingest};
@@ -44,7 +43,7 @@ pub use store::{Found, Pace, Recheck, Sink, Store, Usage};
 pub use tiered::Tiered;
 
 use crate::{
-    base::{ByteSize, Faults, SharedClock, Span, files},
+    base::{ByteSize, Faults, SharedClock, Span, files, lock},
     bucket,
 };
 

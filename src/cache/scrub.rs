@@ -19,7 +19,6 @@ use tokio_util::sync::CancellationToken;
 use super::{
     blob::BlobId,
     error::CacheError,
-    growing::lock,
     listed::Listed,
     observer::Observer,
     store::{Recheck, Store},
@@ -27,6 +26,7 @@ use super::{
 use crate::base::{
     ByteSize, Digest, SharedClock,
     files::{self, Mode},
+    lock,
 };
 
 /// Of the time of a thread (and so of the disk it reads from and the core it hashes on), the scrub uses at most one

@@ -13,11 +13,11 @@ use bytes::Bytes;
 use super::{
     blob::{Blob, Expected, Stamp},
     error::CacheError,
-    growing::{Budget, Filled, GrowingSource, lock},
+    growing::{Budget, Filled, GrowingSource},
     ingest::Checked,
     store::Sink,
 };
-use crate::base::{ByteSize, files::FileError};
+use crate::base::{ByteSize, files::FileError, lock};
 
 /// A bound on bytes in memory, shared by all fills and by the blobs that came of them while somebody reads them.
 #[derive(Clone, Debug)]

@@ -7,13 +7,14 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    net::{IpAddr, Ipv6Addr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use tokio::sync::oneshot;
 
 use super::Request;
+use crate::base::{client_of, lock};
 
 /// How many times the free fetches an upstream may have.
 const UPSTREAM_SHARE: usize = 4;
@@ -29,18 +30,7 @@ pub(super) struct Party {
 impl Party {
     pub(super) fn of(request: &Request) -> Self {
         let upstream = request.sources.first().and_then(|source| source.host_str()).map(str::to_owned);
-        Self { client: request.client.map(network_of), upstream }
-    }
-}
-
-/// One host of IPv6 has as many addresses as it likes; they share their first 64 bits.
-fn network_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        address @ IpAddr::V4(_) => address,
+        Self { client: request.client.map(client_of), upstream }
     }
 }
 
@@ -122,7 +112,7 @@ impl Admission {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 
@@ -215,7 +205,7 @@ mod tests {
 
     #[test]
     fn addresses_of_one_host_are_one_client() {
-        let of = |text: &str| network_of(text.parse().unwrap());
+        let of = |text: &str| client_of(text.parse().unwrap());
         assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:2:ffff::9"));
         assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
         assert_eq!(of("::ffff:10.0.0.1"), of("10.0.0.1"));

@@ -7,7 +7,4 @@ pub(super) use tokio::{
     sync::{Notify, watch},
 };
 
-/// Locks; a panic elsewhere spoils nothing that is kept here.
-pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
+pub(super) use crate::base::lock;

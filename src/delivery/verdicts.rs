@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     hash::Hash,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::error::DeliveryError;
-use crate::cache::Expected;
+use crate::{base::lock, cache::Expected};
 
 /// Verdicts kept at most; beyond, those that end soonest go first.
 const VERDICTS_MAX: usize = 4096;
@@ -88,7 +88,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Expiring<K, V> {
     }
 
     fn entries(&self) -> MutexGuard<'_, HashMap<K, (Instant, V)>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.entries)
     }
 }
 

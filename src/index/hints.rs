@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     ops::RangeInclusive,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -19,7 +19,7 @@ use super::{
     shelf::{Head, Shelf},
 };
 use crate::{
-    base::{ByteSize, Fault, SharedClock, Span, files::FileError},
+    base::{ByteSize, Fault, SharedClock, Span, files::FileError, lock},
     simple::ProjectName,
     upstream::Client,
 };
@@ -187,7 +187,7 @@ impl Drop for Turn {
 
 impl Shared {
     fn revalidating(&self) -> MutexGuard<'_, HashSet<ProjectName>> {
-        self.revalidating.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.revalidating)
     }
 
     fn age(&self, entry: &Entry) -> Duration {

@@ -2,12 +2,11 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard},
 };
 
-/// The part of an IPv6 address that is one customer's: whoever has a `/64` has all addresses in it.
-const IPV6_CLIENT: u128 = !(u64::MAX as u128);
+use crate::base::{client_of, lock};
 
 /// Connections by client. Holds no more entries than there are connections.
 #[derive(Debug)]
@@ -35,7 +34,7 @@ impl Clients {
     }
 
     fn connections(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.connections)
     }
 }
 
@@ -55,14 +54,6 @@ impl Drop for Place {
                 connections.remove(&self.client);
             }
         }
-    }
-}
-
-/// Who is behind an address.
-fn client_of(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & IPV6_CLIENT).into(),
-        v4 => v4,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write as _},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use super::{
     problem::Level,
 };
 use crate::{
-    base::{Digest, Fault, Span},
+    base::{Digest, Fault, Span, lock},
     front::{
         coding::{self, Coding},
         conditional,
@@ -86,7 +86,7 @@ impl Pages {
     /// Numbers states in the order in which they are met. One that is met again after another is a new one: its pages
     /// are rendered again, which costs time and no more.
     fn number(&self, state: &State) -> u64 {
-        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut newest = lock(&self.newest);
         let number = match newest.as_ref() {
             Some((known, number)) if known.is_same(state) => *number,
             Some((_, number)) => number + 1,

@@ -3,10 +3,11 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use super::Observer;
+use crate::base::lock;
 
 /// A file of a repository's state, as a label of metrics: delegated roles and the roots of the history share one each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -114,7 +115,7 @@ impl DamageLog {
 
     fn last(&self) -> MutexGuard<'_, BTreeMap<StateFile, Damage>> {
         // Each entry is replaced whole.
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.last)
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fmt,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak, atomic::AtomicUsize},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, Weak, atomic::AtomicUsize},
 };
 
 use arc_swap::ArcSwapOption;
@@ -22,7 +22,7 @@ use super::{
     store::{Access, FORMAT, OpenError, Progress, Sighting, Store},
 };
 use crate::{
-    base::{Digest, Faults, SharedClock, Span, files, files::FileError},
+    base::{Digest, Faults, SharedClock, Span, files, files::FileError, lock},
     tuf::{
         Answer, DelegatedTargets, Floors, KeyId, RoleKey, RoleName, RootStage, TargetPath, TrustedSet, TufError,
         Verified, Version, schema::Role,
@@ -388,7 +388,7 @@ impl Repository {
 
     pub(super) fn condition(&self) -> MutexGuard<'_, Condition> {
         // Each field is replaced whole; a panic in between leaves nothing half-done.
-        self.condition.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.condition)
     }
 
     pub(super) fn tuf(&self, source: TufError) -> UpdaterError {

@@ -35,11 +35,11 @@ use crate::{
     base::{
         Algorithm, ByteSize, Digest, Faults,
         files::{self, FileError},
+        lock,
     },
     cache::{
         blob::{BlobId, READ_CHUNK, Stamp, is_in_memory, read_at},
         error::CacheError,
-        growing::lock,
     },
 };
 
@@ -163,14 +163,14 @@ impl Folder {
     /// Where a blob lies.
     pub(super) fn path_of(&self, id: &BlobId) -> PathBuf {
         let hex = id.digest().to_hex();
-        self.root.join("blobs").join(id.algorithm_folder()).join(shard_name(&hex)).join(&hex)
+        way_to(id, &hex).iter().fold(self.root.clone(), |path, name| path.join(name)).join(&hex)
     }
 
     /// Opens what lies at a blob's place, if it is a plain file.
     pub(super) fn find(&self, id: &BlobId) -> io::Result<Found> {
         self.faults.strike("open")?;
         let hex = id.digest().to_hex();
-        let shard = match self.descend(&["blobs", id.algorithm_folder(), shard_name(&hex)])? {
+        let shard = match self.descend(&way_to(id, &hex))? {
             Descent::Folder(shard) => shard,
             Descent::Absent => return Ok(Found::Absent),
             Descent::Stranger { .. } => return Ok(Found::Stranger("link")),
@@ -304,7 +304,7 @@ impl Folder {
     pub(super) fn remove(&self, id: &BlobId) -> io::Result<bool> {
         self.faults.strike("remove")?;
         let hex = id.digest().to_hex();
-        let removed = match self.descend(&["blobs", id.algorithm_folder(), shard_name(&hex)])? {
+        let removed = match self.descend(&way_to(id, &hex))? {
             Descent::Folder(shard) => rustix::fs::unlinkat(&shard, hex.as_str(), AtFlags::empty()),
             Descent::Absent => Err(Errno::NOENT),
             Descent::Stranger { .. } => Err(Errno::NOTDIR),
@@ -320,7 +320,7 @@ impl Folder {
     /// its end.
     pub(super) fn set_aside(&self, id: &BlobId) -> io::Result<()> {
         let hex = id.digest().to_hex();
-        self.clear(&["blobs", id.algorithm_folder(), shard_name(&hex)], hex.as_str())
+        self.clear(&way_to(id, &hex), hex.as_str())
     }
 
     /// Removes what does not belong into a folder of blobs.
@@ -518,7 +518,7 @@ impl Folder {
     /// The folder of a blob, made where it is missing.
     fn shard(&self, id: &BlobId, hex: &str) -> rustix::io::Result<OwnedFd> {
         let mut folder = self.open_or_create_root()?;
-        for name in ["blobs", id.algorithm_folder(), shard_name(hex)] {
+        for name in way_to(id, hex) {
             folder = open_or_create(&folder, name)?;
         }
         Ok(folder)
@@ -601,6 +601,12 @@ impl Shard {
     }
 }
 
+/// The folders that lead from the root to a blob, whose digest in hexadecimal is `hex`.
+fn way_to<'h>(id: &BlobId, hex: &'h str) -> [&'h str; 3] {
+    ["blobs", algorithm_folder(id.digest().algorithm()), shard_name(hex)]
+}
+
+/// The algorithm as a folder name without `-`.
 fn algorithm_folder(algorithm: Algorithm) -> &'static str {
     match algorithm {
         Algorithm::Sha256 => "sha256",

@@ -6,10 +6,7 @@ use std::{
     time::Duration,
 };
 
-/// Locks. A thread that panicked with the lock leaves books that are as good as any: they cost time when they are wrong.
-pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+pub(super) use crate::base::lock;
 
 /// Locks, if that needs no waiting.
 pub(super) fn try_lock<T: ?Sized>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
