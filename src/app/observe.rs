@@ -192,6 +192,7 @@ mod tests {
             "stalled",
             "began_anew",
             "still_fetching",
+            "silent",
             "no_source",
             "read_back",
             "shared_floor",

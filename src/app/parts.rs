@@ -224,8 +224,12 @@ impl Parts {
         let front = match &settings.front {
             FrontSettings::Pypi(own) => {
                 let front = pypi::Front::new((**own).clone())?;
-                let hints =
-                    HintSettings { fresh: own.index_fresh, limit: own.index_size_max, ..HintSettings::default() };
+                let hints = HintSettings {
+                    fresh: own.index_fresh,
+                    limit: own.index_size_max,
+                    wait_max: config.delivery.first_byte_max,
+                    ..HintSettings::default()
+                };
                 let folder = config.cache.dir.join("hints").join(&settings.name);
                 let hints = Hints::open(self.client.clone(), Arc::clone(&self.clock), hints, Some(&folder))?;
                 let obtain = obtain(front.bases().urls(), true);

@@ -127,7 +127,8 @@ impl EarlyBody {
             return Err(self.unreadable("nothing of it was written"));
         };
         if other(&progress) {
-            return Err(DeliveryError::BeganAnew { target: Arc::clone(&self.flight.target) });
+            let anew = DeliveryError::BeganAnew { target: Arc::clone(&self.flight.target) };
+            return Err(progress.before.unwrap_or(anew));
         }
         if progress.attempt != self.attempt {
             // What was verified chunk by chunk is the same in every attempt.

@@ -111,6 +111,16 @@ pub enum DeliveryError {
         /// When to ask again.
         retry_after: Duration,
     },
+    /// Not one byte has come, and the fetch goes on: ask again.
+    #[error("{} cannot be fetched yet: nothing has come of it within {after:?}", Shown::target(.target))]
+    Silent {
+        /// The target.
+        target: Arc<str>,
+        /// How long the client has waited.
+        after: Duration,
+        /// When to ask again.
+        retry_after: Duration,
+    },
     /// There is nowhere to fetch it from.
     #[error("{} is not cached and no upstream is configured for it", Shown::target(.target))]
     NoSource {
@@ -154,7 +164,8 @@ impl DeliveryError {
             | Self::Upstream { .. }
             | Self::Stalled { .. }
             | Self::BeganAnew { .. }
-            | Self::StillFetching { .. } => Fault::Unavailable,
+            | Self::StillFetching { .. }
+            | Self::Silent { .. } => Fault::Unavailable,
             Self::NoSource { .. } | Self::Cache { .. } | Self::ReadBack { .. } | Self::Ended { .. } => Fault::Local,
         }
     }
@@ -172,6 +183,7 @@ impl DeliveryError {
             Self::Stalled { .. } => "stalled",
             Self::BeganAnew { .. } => "began_anew",
             Self::StillFetching { .. } => "still_fetching",
+            Self::Silent { .. } => "silent",
             Self::NoSource { .. } => "no_source",
             Self::Cache { error, .. } => error.label(),
             Self::ReadBack { .. } => "read_back",
@@ -179,12 +191,17 @@ impl DeliveryError {
         }
     }
 
-    /// When the same request may succeed; for `Retry-After`. At most a minute: installers sleep as long as they are told.
-    pub fn retry_after(&self) -> Option<Duration> {
+    /// When the same request may succeed; for `Retry-After`. At most a minute, and what an upstream asks for at most
+    /// `upstream_max`: installers sleep as long as they are told.
+    pub(super) fn retry_after(&self, upstream_max: Duration) -> Option<Duration> {
         match self {
-            Self::StillFetching { retry_after, .. } => Some((*retry_after).min(RETRY_AFTER_MAX)),
+            Self::StillFetching { retry_after, .. } | Self::Silent { retry_after, .. } => {
+                Some((*retry_after).min(RETRY_AFTER_MAX))
+            }
             Self::Upstream { error, .. } => match error.as_ref() {
-                UpstreamError::Status { retry_after, .. } => retry_after.map(|wait| wait.min(RETRY_AFTER_MAX)),
+                UpstreamError::Status { retry_after, .. } => {
+                    retry_after.map(|wait| wait.min(upstream_max.min(RETRY_AFTER_MAX)))
+                }
                 _ => None,
             },
             _ => None,
@@ -227,15 +244,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_upstream_that_asks_for_hours_puts_no_client_to_sleep_for_longer_than_a_minute() {
+    fn an_upstream_that_asks_for_hours_puts_no_client_to_sleep_for_longer_than_it_waits_for_a_first_byte() {
         let url = url::Url::parse("https://a.example/f.whl").unwrap();
+        let patience = Duration::from_secs(12);
         let busy = |seconds| {
             let (status, retry_after) = (http::StatusCode::SERVICE_UNAVAILABLE, Some(Duration::from_secs(seconds)));
             let error = UpstreamError::Status { url: (&url).into(), status, retry_after };
-            DeliveryError::of_upstream(&"f.whl".into(), error).retry_after()
+            DeliveryError::of_upstream(&"f.whl".into(), error).retry_after(patience)
         };
         assert_eq!(busy(7), Some(Duration::from_secs(7)));
-        assert_eq!(busy(86_400), Some(Duration::from_secs(60)));
-        assert_eq!(busy(u64::MAX), Some(Duration::from_secs(60)));
+        assert_eq!(busy(60), Some(patience));
+        assert_eq!(busy(u64::MAX), Some(patience));
     }
 }

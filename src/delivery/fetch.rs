@@ -41,6 +41,8 @@ pub(super) struct Fetch {
     reported: Instant,
     attempt: u64,
     received: u64,
+    /// Why the source before was given up.
+    before: Option<DeliveryError>,
 }
 
 /// The upstream broke off; what came before stays.
@@ -48,7 +50,7 @@ struct BrokenOff(UpstreamError);
 
 impl Fetch {
     pub(super) fn new(inner: Arc<Inner>, request: Request, progress: watch::Sender<Option<Progress>>) -> Self {
-        Self { inner, request, progress, reported: Instant::now(), attempt: 0, received: 0 }
+        Self { inner, request, progress, reported: Instant::now(), attempt: 0, received: 0, before: None }
     }
 
     pub(super) async fn run(mut self) -> Outcome {
@@ -101,8 +103,10 @@ impl Fetch {
             if matches!(error, DeliveryError::Cache { .. }) {
                 return Err(error);
             }
-            // "It is not there" says less than "it could not be asked": the next try may find it.
-            if !matches!((&worst, &error), (Some(DeliveryError::Upstream { .. }), DeliveryError::Absent { .. })) {
+            self.before = Some(error.clone());
+            // "It is not there" says less than whatever else went wrong elsewhere: the next try may find it there.
+            let says_less = matches!(error, DeliveryError::Absent { .. });
+            if !says_less || worst.as_ref().is_none_or(|worst| matches!(worst, DeliveryError::Absent { .. })) {
                 worst = Some(error);
             }
         }
@@ -167,6 +171,7 @@ impl Fetch {
     async fn begin_anew(&mut self, source: &Url, fill: &mut Fill) -> Result<u64, DeliveryError> {
         fill.forget_pending();
         if self.request.chunks.is_none() {
+            self.before = None;
             fill.ingest = self.begin(source).await?;
         }
         Ok(fill.ingest.received())
@@ -217,7 +222,7 @@ impl Fetch {
         loop {
             let first = self.next(source, body, &mut fill.ingest).await?;
             let (mut batch, end) = gather(first, body);
-            self.received += length_of(&batch);
+            self.receive(&fill.ingest, length_of(&batch));
             pass_over(&mut batch, &mut skip);
             if !batch.is_empty() {
                 self.add(source, fill, batch).await?;
@@ -296,6 +301,15 @@ impl Fetch {
         guarded(self.inner.settings.stall_max.duration(), self.target(), step).await
     }
 
+    /// That something has come is told at once: those who follow wait for that no longer than `first_byte_max`.
+    fn receive(&mut self, ingest: &Ingest, bytes: u64) {
+        let is_first = self.received == 0 && bytes > 0;
+        self.received += bytes;
+        if is_first {
+            self.report(ingest, self.last_reported());
+        }
+    }
+
     fn report_if_due(&mut self, ingest: &Ingest, written: u64) {
         let first = written > 0 && self.last_reported() == 0;
         let much = written.saturating_sub(self.last_reported()) >= REPORT_BYTES;
@@ -306,7 +320,9 @@ impl Fetch {
 
     fn report(&mut self, ingest: &Ingest, written: u64) {
         self.reported = Instant::now();
-        let progress = Progress { attempt: self.attempt, written, growing: ingest.growing() };
+        let (attempt, received, growing) = (self.attempt, self.received, ingest.growing());
+        let before = self.before.clone();
+        let progress = Progress { attempt, written, received, before, growing };
         self.progress.send_replace(Some(progress));
     }
 

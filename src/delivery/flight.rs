@@ -48,7 +48,18 @@ pub(super) struct Progress {
     pub(super) attempt: u64,
     /// Bytes that `growing` has.
     pub(super) written: u64,
+    /// Bytes that came from upstream in all attempts, also those of a chunk that is not whole yet.
+    pub(super) received: u64,
+    /// Why the attempt before was given up, if it was for another source.
+    pub(super) before: Option<DeliveryError>,
     pub(super) growing: Growing,
+}
+
+impl Progress {
+    /// Whether anything has come, from upstream or from a bucket.
+    pub(super) fn has_begun(&self) -> bool {
+        self.received > 0 || self.written > 0
+    }
 }
 
 /// What requests for the same bytes must have in common to share a fetch.

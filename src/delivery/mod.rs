@@ -28,7 +28,7 @@ use admission::Admission;
 pub use early::{EarlyBody, Reauthorise};
 pub use error::DeliveryError;
 use fetch::Fetch;
-use flight::{Bounds, Flight, Flights, Outcome};
+use flight::{Bounds, Flight, Flights, Outcome, Progress};
 pub use observer::{Lookup, Observer, TierLookup, TierPut, Unobserved};
 pub use second_tier::{SecondTier, Uploads};
 use serde::Deserialize;
@@ -56,6 +56,9 @@ pub struct Settings {
     pub held_back: ByteSize,
     /// How long a client waits where nothing may be released early; then it is told to ask again.
     pub wait_max: Span,
+    /// How long a client waits while not one byte has come of what it asks for, and for an index page; then it is told
+    /// so, and the fetch goes on. Below the time-outs of installers (pip 15 s, uv 30 s): who has hung up reads nothing.
+    pub first_byte_max: Span,
     /// What a client is told to wait before it asks again.
     pub retry_after: Span,
     /// How long a refusal is remembered per digest and source.
@@ -91,6 +94,7 @@ impl Default for Settings {
             hold_for: Span::secs(10),
             held_back: ByteSize::kib(64),
             wait_max: Span::secs(60),
+            first_byte_max: Span::secs(12),
             retry_after: Span::secs(5),
             verdict_ttl: Span::secs(10),
             suspicious_for: Span::mins(10),
@@ -252,13 +256,13 @@ impl Delivery {
             return Err(DeliveryError::of_upstream(&request.target, error));
         }
         let begun = Instant::now();
-        let give_up = begun + inner.settings.wait_max.duration();
         let take_off = |progress| Fetch::new(Arc::clone(inner), request.clone(), progress).run();
-        let boarding = tokio::time::timeout_at(give_up, inner.flights.board(request, take_off)).await;
-        let (flight, joined) = boarding.map_err(|_| inner.still_fetching(None, request))?;
+        let boarding = inner.flights.board(request, take_off);
+        let (flight, joined) = inner.within_patience(None, request, begun, async { Ok(boarding.await) }).await?;
         let lookup = if joined { Lookup::Collapsed } else { looked };
         inner.observer.looked_up(&request.mount, lookup);
-        let body = match inner.wait(&flight, request, &want, begun).await {
+        let waiting = inner.wait(&flight, request, &want, begun);
+        let body = match inner.within_patience(Some(&flight), request, begun, waiting).await {
             Ok(body) => body,
             // Another flight may have brought the bytes from another place meanwhile.
             Err(error) => match inner.cache.look(&request.expected).await {
@@ -281,6 +285,12 @@ impl Delivery {
         Some(blob)
     }
 
+    /// When a request that failed so may succeed; for `Retry-After`. No upstream makes a client sleep for longer than it
+    /// would wait for a first byte.
+    pub fn retry_after(&self, error: &DeliveryError) -> Option<Duration> {
+        error.retry_after(self.0.settings.first_byte_max.duration())
+    }
+
     /// Fetches under way.
     pub fn fetches(&self) -> usize {
         self.0.flights.count()
@@ -293,6 +303,42 @@ impl Delivery {
 }
 
 impl Inner {
+    /// Ends the waiting, and not the fetch, where nothing at all has come in time.
+    async fn within_patience<T>(
+        &self,
+        flight: Option<&Arc<Flight>>,
+        request: &Request,
+        begun: Instant,
+        waiting: impl Future<Output = Result<T, DeliveryError>>,
+    ) -> Result<T, DeliveryError> {
+        tokio::select! {
+            biased;
+            waited = waiting => waited,
+            error = self.silence(flight, request, begun) => Err(error),
+        }
+    }
+
+    /// Waits for the patience with a silent fetch to end; for ever where it speaks. Without a flight there is nothing
+    /// that could.
+    async fn silence(&self, flight: Option<&Arc<Flight>>, request: &Request, begun: Instant) -> DeliveryError {
+        let (first_byte_max, wait_max) = (self.settings.first_byte_max.duration(), self.settings.wait_max.duration());
+        let first_byte = async {
+            match flight {
+                Some(flight) => flight.progressed(Progress::has_begun).await,
+                None => std::future::pending().await,
+            }
+        };
+        match tokio::time::timeout_at(begun + first_byte_max.min(wait_max), first_byte).await {
+            Ok(_) => std::future::pending().await,
+            Err(_) if wait_max <= first_byte_max => self.still_fetching(flight, request),
+            Err(_) => DeliveryError::Silent {
+                target: Arc::clone(&request.target),
+                after: first_byte_max,
+                retry_after: self.retry_after(),
+            },
+        }
+    }
+
     /// Waits as long as this client may: for the whole, then for a beginning where that may leave.
     async fn wait(
         &self,
@@ -372,8 +418,12 @@ impl Inner {
             target: Arc::clone(&request.target),
             received: flight.and_then(|flight| flight.progress()).map_or(0, |progress| progress.written),
             length: request.expected.length,
-            retry_after: self.settings.retry_after.duration().max(Duration::from_secs(1)),
+            retry_after: self.retry_after(),
         }
+    }
+
+    fn retry_after(&self) -> Duration {
+        self.settings.retry_after.duration().max(Duration::from_secs(1))
     }
 }
 

@@ -42,11 +42,14 @@ pub struct HintSettings {
     pub limit: ByteSize,
     /// How long one fetch may take.
     pub deadline: Span,
+    /// How long one request waits for a fetch, which goes on. No part of a page leaves, so that it bounds the whole and
+    /// not the first byte alone.
+    pub wait_max: Span,
 }
 
 impl Default for HintSettings {
     fn default() -> Self {
-        Self { fresh: Span::mins(5), limit: ByteSize::mib(64), deadline: Span::secs(20) }
+        Self { fresh: Span::mins(5), limit: ByteSize::mib(64), deadline: Span::secs(20), wait_max: Span::secs(12) }
     }
 }
 
@@ -139,6 +142,8 @@ impl Hints {
     }
 
     async fn load(&self, page: &Url, project: &ProjectName) -> Result<Entry, HintError> {
+        let after = self.shared.settings.wait_max.duration();
+        let late = HintError::StillFetching { project: project.clone(), after };
         let (shared, page, project) = (Arc::clone(&self.shared), page.clone(), project.clone());
         let loading = tokio::spawn(async move {
             let load = async {
@@ -149,7 +154,10 @@ impl Hints {
             };
             shared.pages.try_get_with(project.clone(), load).await.map_err(|error| HintError::clone(&error))
         });
-        loading.await.unwrap_or(Err(HintError::Stopped))
+        match tokio::time::timeout(after, loading).await {
+            Ok(loaded) => loaded.unwrap_or(Err(HintError::Stopped)),
+            Err(_) => Err(late),
+        }
     }
 
     fn revalidate(&self, page: &Url, project: &ProjectName) {

@@ -8,7 +8,7 @@ mod fetch;
 mod hints;
 mod shelf;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 pub use fetch::{fetch, page_url};
 pub use hints::{HintSettings, Hints};
@@ -53,6 +53,14 @@ pub enum HintError {
         /// What it said.
         content_type: String,
     },
+    /// The fetch goes on and is not done: ask again.
+    #[error("index page of {project} has not come within {after:?} and is still being fetched")]
+    StillFetching {
+        /// The project.
+        project: ProjectName,
+        /// How long the request has waited.
+        after: Duration,
+    },
     /// The process is about to end.
     #[error("the fetch of an index page was stopped")]
     Stopped,
@@ -64,7 +72,7 @@ impl HintError {
         match self {
             Self::Upstream(error) => error.fault(),
             Self::Page { error, .. } => error.fault(),
-            Self::ContentType { .. } | Self::Stopped => Fault::Unavailable,
+            Self::ContentType { .. } | Self::StillFetching { .. } | Self::Stopped => Fault::Unavailable,
         }
     }
 
@@ -73,6 +81,7 @@ impl HintError {
         match self {
             Self::Upstream(error) => error.reason(),
             Self::Page { .. } | Self::ContentType { .. } => "index_page",
+            Self::StillFetching { .. } => "still_fetching",
             Self::Stopped => "stopped",
         }
     }

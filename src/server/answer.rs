@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     base::Fault,
+    delivery::DeliveryError,
     front::{BadRequest, refusal::Refusal},
     telemetry::{Verdict, audit::Link, metrics::Source},
     trust::{Authorisation, Trust, TrustError},
@@ -91,16 +92,23 @@ impl Decision {
 }
 
 impl Decision {
-    /// None was made: the client left before.
-    pub(super) fn left() -> Self {
+    /// None was made: the client left before. `target` is what it asked for.
+    pub(super) fn left(target: Option<String>) -> Self {
         Self {
-            target: None,
+            target,
             digest: None,
             chain: Vec::new(),
             verdict: Verdict::Unavailable,
             reason: "left",
             detail: "the client left before it was answered".to_owned(),
         }
+    }
+
+    /// What became of it when the bytes of an answer that was begun turned out not to be had, or not to be the signed
+    /// ones.
+    pub(super) fn broken_off(self, error: &DeliveryError) -> Self {
+        let verdict = if error.fault() == Fault::Refused { Verdict::Refused } else { Verdict::Unavailable };
+        Self { verdict, reason: error.reason(), detail: error.to_string(), ..self }
     }
 }
 

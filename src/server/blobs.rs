@@ -1,18 +1,21 @@
 //! Verified bytes as the body of an answer.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use futures_util::stream;
 use http_body::Frame;
 use http_body_util::StreamBody;
 
-use super::body::{self, Body, BodyError};
-use crate::cache::{Blob, Cache, SEND_CHUNK};
+use super::body::{self, Body};
+use crate::{
+    cache::{Blob, Cache, SEND_CHUNK},
+    delivery::DeliveryError,
+};
 
-/// The bytes of a verified blob within `range`. Each chunk is read when the client has taken the one before, so that a
+/// The bytes of `target`'s verified blob within `range`. Each chunk is read when the client has taken the one before, so that a
 /// slow client costs one chunk of memory. A read that fails breaks the answer off; it never ends it early and clean. What
 /// `cache` has is then looked at again, so that a file on a bad sector does not fail every retry.
-pub(super) fn of_blob(blob: Blob, range: Range<u64>, cache: &Cache) -> Body {
+pub(super) fn of_blob(target: Arc<str>, blob: Blob, range: Range<u64>, cache: &Cache) -> Body {
     if let Some(bytes) = blob.bytes() {
         let (start, end) = (usize::try_from(range.start), usize::try_from(range.end));
         if let (Ok(start), Ok(end)) = (start, end)
@@ -23,23 +26,23 @@ pub(super) fn of_blob(blob: Blob, range: Range<u64>, cache: &Cache) -> Body {
         }
     }
     let cache = cache.clone();
-    let chunks = stream::try_unfold((blob, range, cache), |(blob, range, cache)| async move {
+    let chunks = stream::try_unfold((target, blob, range, cache), |(target, blob, range, cache)| async move {
         if range.is_empty() {
-            return Ok::<_, BodyError>(None);
+            return Ok::<_, DeliveryError>(None);
         }
         let left = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         let bytes = match blob.read(range.start, left.min(SEND_CHUNK)).await {
             Ok(bytes) => bytes,
             Err(error) => {
                 look_again(&blob, cache);
-                return Err(error.into());
+                return Err(DeliveryError::ReadBack { target, why: error.to_string() });
             }
         };
         if bytes.is_empty() {
-            return Err("the file ended before its length".into());
+            return Err(DeliveryError::ReadBack { target, why: "the file ended before its length".to_owned() });
         }
         let rest = range.start + bytes.len() as u64..range.end;
-        Ok(Some((Frame::data(bytes), (blob, rest, cache))))
+        Ok(Some((Frame::data(bytes), (target, blob, rest, cache))))
     });
     body::pieces(StreamBody::new(chunks))
 }
@@ -57,14 +60,12 @@ fn look_again(blob: &Blob, cache: Cache) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use http_body_util::BodyExt as _;
     use tokio::sync::mpsc;
 
     use super::*;
     use crate::{
-        base::{Digest, Digests},
+        base::{Digest, Digests, Fault},
         cache::{Cache, Expected, Observer, Settings},
     };
 
@@ -105,15 +106,18 @@ mod tests {
         let content: Vec<u8> = (0..=255).cycle().take(3 * SEND_CHUNK).collect();
         let OnDisk { folder: _folder, cache, blob, .. } = on_disk(&content).await;
         let middle = 7..2 * SEND_CHUNK + 9;
-        let body = of_blob(blob.clone(), middle.start as u64..middle.end as u64, &cache).collect().await.unwrap();
+        let body = of_blob("f.whl".into(), blob.clone(), middle.start as u64..middle.end as u64, &cache)
+            .collect()
+            .await
+            .unwrap();
         assert_eq!(body.to_bytes(), content[middle]);
-        assert!(of_blob(blob, 5..5, &cache).collect().await.unwrap().to_bytes().is_empty());
+        assert!(of_blob("f.whl".into(), blob, 5..5, &cache).collect().await.unwrap().to_bytes().is_empty());
     }
 
     #[tokio::test]
     async fn a_range_beyond_the_end_breaks_off_and_never_ends_early_and_clean() {
         let OnDisk { folder: _folder, cache, blob, .. } = on_disk(b"abc").await;
-        assert!(of_blob(blob, 0..9, &cache).collect().await.is_err());
+        assert!(of_blob("f.whl".into(), blob, 0..9, &cache).collect().await.is_err());
     }
 
     #[tokio::test]
@@ -122,10 +126,11 @@ mod tests {
         let mut on_disk = on_disk(&content).await;
         let hex = on_disk.blob.id().digest().to_hex();
         let path = on_disk.folder.path().join("cache/blobs/sha256").join(&hex[..2]).join(&hex);
-        let mut body = of_blob(on_disk.blob.clone(), 0..content.len() as u64, &on_disk.cache);
+        let mut body = of_blob("f.whl".into(), on_disk.blob.clone(), 0..content.len() as u64, &on_disk.cache);
         assert!(body.frame().await.unwrap().is_ok());
         std::fs::File::options().write(true).open(&path).unwrap().set_len(5).unwrap();
-        assert!(body.frame().await.unwrap().is_err());
+        let error = body.frame().await.unwrap().unwrap_err();
+        assert_eq!((error.fault(), error.reason()), (Fault::Local, "read_back"));
         on_disk.quarantined.recv().await.unwrap();
         // It is told of before it goes, and nobody gets it meanwhile.
         let expected = Expected::new(content.len() as u64, Digests::new([Digest::sha256(&content)]).unwrap());

@@ -9,11 +9,21 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
 
-/// Why a body ended before its length. The connection is then reset: a client never sees a clean end.
-pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+use crate::delivery::DeliveryError;
 
-/// Is told, once, how many bytes left and whether that was all of it.
-type Report = Box<dyn FnOnce(u64, bool) + Send>;
+/// How a body ended.
+#[derive(Clone, Debug)]
+pub enum Ending {
+    /// All of it left.
+    Whole,
+    /// It was given up before: the client is gone.
+    Left,
+    /// Its bytes failed. The connection is then reset: a client never sees a clean end.
+    Failed(DeliveryError),
+}
+
+/// Is told, once, how many bytes left and how it ended.
+type Report = Box<dyn FnOnce(u64, Ending) + Send>;
 
 /// The body of every answer.
 #[derive(Default)]
@@ -31,7 +41,7 @@ enum Source {
     /// All of it is there.
     Whole(Bytes),
     /// It comes in pieces.
-    Pieces(UnsyncBoxBody<Bytes, BodyError>),
+    Pieces(UnsyncBoxBody<Bytes, DeliveryError>),
 }
 
 struct Account {
@@ -39,6 +49,7 @@ struct Account {
     /// Bytes that make the answer whole.
     expected: u64,
     ended: bool,
+    failed: Option<DeliveryError>,
     report: Report,
 }
 
@@ -54,24 +65,24 @@ pub fn empty() -> Body {
 }
 
 /// A body in pieces; an error among them breaks the answer off.
-pub fn pieces(pieces: impl HttpBody<Data = Bytes, Error = BodyError> + Send + 'static) -> Body {
+pub fn pieces(pieces: impl HttpBody<Data = Bytes, Error = DeliveryError> + Send + 'static) -> Body {
     Body { bytes: Source::Pieces(pieces.boxed_unsync()), account: None }
 }
 
 impl Body {
-    /// `expected` is the Content-Length; `report` gets (bytes sent, finished) when the body is done with.
+    /// `expected` is the Content-Length; `report` gets the bytes sent and the ending when the body is done with.
     #[must_use]
-    pub fn accounted(mut self, expected: u64, report: impl FnOnce(u64, bool) + Send + 'static) -> Self {
-        self.account = Some(Account { sent: 0, expected, ended: false, report: Box::new(report) });
+    pub fn accounted(mut self, expected: u64, report: impl FnOnce(u64, Ending) + Send + 'static) -> Self {
+        self.account = Some(Account { sent: 0, expected, ended: false, failed: None, report: Box::new(report) });
         self
     }
 }
 
 impl HttpBody for Body {
     type Data = Bytes;
-    type Error = BodyError;
+    type Error = DeliveryError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, DeliveryError>>> {
         let this = self.get_mut();
         let frame = match &mut this.bytes {
             Source::Empty => None,
@@ -85,7 +96,7 @@ impl HttpBody for Body {
         if let Some(account) = &mut this.account {
             match &frame {
                 Some(Ok(frame)) => account.sent += frame.data_ref().map_or(0, |data| data.len() as u64),
-                Some(Err(_)) => {}
+                Some(Err(error)) => account.failed = Some(error.clone()),
                 None => account.ended = true,
             }
         }
@@ -111,9 +122,13 @@ impl HttpBody for Body {
 
 impl Drop for Body {
     fn drop(&mut self) {
-        if let Some(Account { sent, expected, ended, report }) = self.account.take() {
-            report(sent, ended || sent == expected);
-        }
+        let Some(Account { sent, expected, ended, failed, report }) = self.account.take() else { return };
+        let ending = match failed {
+            Some(error) => Ending::Failed(error),
+            None if ended || sent == expected => Ending::Whole,
+            None => Ending::Left,
+        };
+        report(sent, ending);
     }
 }
 
@@ -128,8 +143,8 @@ mod tests {
         let seen = Arc::new(Mutex::new(None));
         for (read, expected) in [(true, (3, true)), (false, (0, false))] {
             let report = Arc::clone(&seen);
-            let body = full("abc").accounted(3, move |sent, finished| {
-                *report.lock().unwrap() = Some((sent, finished));
+            let body = full("abc").accounted(3, move |sent, ending| {
+                *report.lock().unwrap() = Some((sent, matches!(ending, Ending::Whole)));
             });
             if read {
                 assert_eq!(body.collect().await.unwrap().to_bytes(), "abc");

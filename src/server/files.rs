@@ -13,7 +13,7 @@ use url::Url;
 use super::{
     answer::{Answer, Context, Decision, Denial},
     blobs,
-    body::{self, Body, BodyError},
+    body::{self, Body},
     gate::Asked,
     problem::Level,
     recall::{Ground, KeptFile},
@@ -148,7 +148,7 @@ impl Obtain {
                     ..Denial::new(ask.level, error.fault(), error.reason(), ask.subject, error.to_string())
                 };
                 let mut answer = denial.answer(ask.context(), ask.route);
-                let wait = error.retry_after().map(|wait| HeaderValue::from(wait.as_secs().max(1)));
+                let wait = self.delivery.retry_after(&error).map(|wait| HeaderValue::from(wait.as_secs().max(1)));
                 if let Some(wait) = wait.filter(|_| answer.response.status().is_server_error()) {
                     answer.response.headers_mut().insert(header::RETRY_AFTER, wait);
                 }
@@ -179,7 +179,8 @@ impl Obtain {
         };
         let mut response = match delivered.body {
             delivery::Body::Verified(blob) => {
-                let bytes = |range| blobs::of_blob(blob, range, self.delivery.cache());
+                let target = signed.info.path.as_str().into();
+                let bytes = |range| blobs::of_blob(target, blob, range, self.delivery.cache());
                 put_verified(ask, signed.info.length, bytes, part, etag)
             }
             delivery::Body::Early(early) => put_early(ask, signed.info.length, early, etag),
@@ -240,7 +241,7 @@ fn put_verified(
 /// before it leaves, a beginning is as good as that of the whole, and so is its tag (docs/adr/0006-…).
 fn put_early(ask: &FileAsk<'_>, length: u64, early: delivery::EarlyBody, etag: &str) -> Response<Body> {
     let etag = if early.is_verified() { etag.to_owned() } else { format!("\"early-{}\"", ask.context().id) };
-    let frames = early.into_stream().map_ok(Frame::data).map_err(|error| -> BodyError { Box::new(error) });
+    let frames = early.into_stream().map_ok(Frame::data);
     let mut response = Response::new(body::pieces(StreamBody::new(frames)));
     let headers = response.headers_mut();
     describe(headers, &etag, ask.content_type);

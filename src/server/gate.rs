@@ -15,7 +15,7 @@ use url::Url;
 
 use super::{
     answer::{Answer, Context, Decision, Denial, bad_request, malformed},
-    body::Body,
+    body::{Body, Ending},
     files::Obtain,
     ids::Ids,
     problem::Level,
@@ -24,7 +24,8 @@ use super::{
     tree::TreeMount,
 };
 use crate::{
-    base::SharedClock,
+    base::{Fault, SharedClock},
+    delivery::DeliveryError,
     front::{MountPath, RequestPath},
     telemetry::{
         Audit, Metrics, Record, Verdict,
@@ -157,7 +158,7 @@ impl Gate {
         let expected = response.body().size_hint().lower();
         let report = {
             let kept = Arc::clone(&kept);
-            move |sent: u64, finished: bool| {
+            move |sent: u64, ending: Ending| {
                 let _in_flight_until_here = guard;
                 let took = started.elapsed();
                 kept.meter.answered(unchanged, sent, took);
@@ -173,6 +174,7 @@ impl Gate {
                     mount: kept.mount.to_string(),
                 };
                 let status = if unchanged { StatusCode::NOT_MODIFIED } else { StatusCode::OK };
+                let finished = matches!(ending, Ending::Whole);
                 let end = End { status: status.as_u16(), sent, finished, took };
                 log(&context, kept.route, &end);
                 if let Some(decision) = kept.decision() {
@@ -291,6 +293,26 @@ impl Gate {
         }
     }
 
+    /// The target that a request names, where it names one.
+    fn target_of(&self, context: &Context) -> Option<String> {
+        let path = RequestPath::parse(&context.path).ok()?;
+        let mount = self.mounts.iter().find(|mount| mount.path().covers(&path))?;
+        match &mount.front {
+            MountFront::Pypi(pypi) => pypi.target_of(&context.method, &path),
+            MountFront::Tree(tree) => tree.target_of(&context.method, &path),
+        }
+    }
+
+    /// Counts and logs an answer that ended in a reset. What verification said no to is a refusal, whenever it did.
+    fn note_broken_off(&self, context: &Context, error: &DeliveryError) {
+        let mount = label(&context.mount);
+        self.metrics.broken_off(mount, error.fault());
+        if error.fault() == Fault::Refused {
+            self.metrics.refused(mount, error.reason());
+        }
+        tracing::warn!(id = %context.id, mount, reason = error.reason(), %error, "an answer was broken off");
+    }
+
     fn record(&self, context: Context, decision: Decision, end: &End) {
         self.audit.write(Record {
             time: self.clock.now(),
@@ -347,12 +369,20 @@ impl Unanswered {
         let no_body = context.method == Method::HEAD || matches!(status, 204 | 304);
         let expected = if no_body { 0 } else { length(&head.headers).unwrap_or_else(|| body.size_hint().lower()) };
         let body = if no_body { super::body::empty() } else { body };
-        let report = move |sent: u64, finished: bool| {
+        let report = move |sent: u64, ending: Ending| {
             let _in_flight_until_here = guard;
+            let finished = matches!(ending, Ending::Whole);
             let end = End { status, sent, finished, took: started.elapsed() };
             gate.metrics.sent(label(&context.mount), source, sent);
             gate.metrics.request(label(&context.mount), route, method_label(&context.method), status, end.took);
             log(&context, route, &end);
+            let decision = match ending {
+                Ending::Failed(error) => {
+                    gate.note_broken_off(&context, &error);
+                    decision.map(|decision| decision.broken_off(&error))
+                }
+                Ending::Whole | Ending::Left => decision,
+            };
             if let Some(decision) = decision {
                 gate.record(context, decision, &end);
             }
@@ -371,7 +401,8 @@ impl Drop for Unanswered {
         gate.metrics.request(label(&context.mount), "other", method_label(&context.method), LEFT, end.took);
         log(&context, "other", &end);
         if !context.mount.is_empty() {
-            gate.record(context, Decision::left(), &end);
+            let decision = Decision::left(gate.target_of(&context));
+            gate.record(context, decision, &end);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, stream};
-use http::{StatusCode, header};
+use http::{Method, StatusCode, header};
 use jiff::Timestamp;
 use url::Url;
 
@@ -19,7 +19,7 @@ use super::{
 use crate::{
     base::{Algorithm, Fault, SharedClock},
     front::{
-        MountPath,
+        MountPath, RequestPath,
         pypi::{self, Composed, Fact, FileRoute, ListingRole, Route, Signed},
     },
     index::{Hint, HintError, Hints},
@@ -82,6 +82,12 @@ impl PypiMount {
     /// The way to verified bytes.
     pub fn obtain(&self) -> &Obtain {
         &self.obtain
+    }
+
+    /// The target that a request names; the first of those that its file's name may mean.
+    pub(super) fn target_of(&self, method: &Method, path: &RequestPath<'_>) -> Option<String> {
+        let Ok(Route::File(file)) = self.front.route(method, path) else { return None };
+        target_paths(&self.front.targets(&file)).first().map(ToString::to_string)
     }
 
     pub(super) async fn answer(&self, asked: &Asked<'_>) -> Answer {

@@ -1,6 +1,6 @@
 //! Requests to a `tree` mount: any file tree, each file a target.
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use url::Url;
 
 use super::{
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     base::Fault,
-    front::{MountPath, tree},
+    front::{MountPath, RequestPath, tree},
     trust::{Authorisation, TrustError},
     tuf::TargetPath,
 };
@@ -53,6 +53,11 @@ impl TreeMount {
     pub fn sources_of_target(&self, signed: &Authorisation) -> Vec<Url> {
         let sources = self.front.urls_of_target(signed.info.path.as_str());
         if sources.is_empty() { signed.own_urls() } else { sources }
+    }
+
+    /// The target that a request names.
+    pub(super) fn target_of(&self, method: &Method, path: &RequestPath<'_>) -> Option<String> {
+        self.front.route(method, path).ok().map(|route| route.target)
     }
 
     pub(super) async fn answer(&self, asked: &Asked<'_>) -> Answer {

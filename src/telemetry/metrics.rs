@@ -11,6 +11,8 @@ use prometheus::{
     Opts, Registry, TextEncoder, core::Collector,
 };
 
+use crate::base::Fault;
+
 /// The label `mount` of requests that no mount owns.
 pub const NO_MOUNT: &str = "-";
 
@@ -106,6 +108,7 @@ pub struct Metrics {
     connections_refused: IntCounter,
     response_bytes: IntCounterVec,
     refusals: IntCounterVec,
+    broken_off: IntCounterVec,
     cache_lookups: IntCounterVec,
     cache_bytes: IntGauge,
     cache_capacity: IntGauge,
@@ -169,6 +172,11 @@ impl Metrics {
                 .counter("connections_refused_total", "Connections beyond the bound of one client")?,
             response_bytes: made.counters("http_response_bytes_total", "Body bytes sent", &["mount", "source"])?,
             refusals: made.counters("refusals_total", "Requests refused by verification", &["mount", "reason"])?,
+            broken_off: made.counters(
+                "answers_broken_off_total",
+                "Answers that were begun and reset because their bytes could not be had or were not the signed ones",
+                &["mount", "fault"],
+            )?,
             cache_lookups: made.counters("cache_lookups_total", "Looks in the cache", &["mount", "result"])?,
             cache_bytes: made.gauge("cache_bytes", "Bytes the cache holds on disk")?,
             cache_capacity: made.gauge("cache_capacity_bytes", "Bytes the cache may hold on disk")?,
@@ -276,6 +284,9 @@ impl Metrics {
         self.announce_refusals(mount);
         for result in Lookup::ALL {
             self.cache_lookups.with_label_values(&[mount, result.as_str()]).inc_by(0);
+        }
+        for fault in [Fault::Refused, Fault::Unavailable, Fault::Local] {
+            self.broken_off.with_label_values(&[mount, fault.as_str()]).inc_by(0);
         }
         for source in Source::ALL {
             self.response_bytes.with_label_values(&[mount, source.as_str()]).inc_by(0);
@@ -447,6 +458,11 @@ impl Metrics {
     /// A request was refused.
     pub fn refused(&self, mount: &str, reason: &'static str) {
         self.refusals.with_label_values(&[mount, reason]).inc();
+    }
+
+    /// An answer that was begun was reset; by whose fault.
+    pub fn broken_off(&self, mount: &str, fault: Fault) {
+        self.broken_off.with_label_values(&[mount, fault.as_str()]).inc();
     }
 
     /// The cache was looked into.
@@ -670,6 +686,7 @@ mod tests {
             "tufgate_cache_lookups_total{mount=\"pypi\",result=\"corrupt\"} 0",
             "tufgate_verification_failures_total{reason=\"rollback\",repository=\"approved\"} 0",
             "tufgate_refusals_total{mount=\"-\",reason=\"expired\"} 0",
+            "tufgate_answers_broken_off_total{fault=\"refused\",mount=\"pypi\"} 0",
             "tufgate_cache_evictions_total{reason=\"size\"} 0",
             "tufgate_cache_quarantined_total{reason=\"digest\"} 0",
             "tufgate_cache_write_errors_total{errno=\"ENOSPC\"} 0",

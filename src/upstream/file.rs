@@ -298,9 +298,12 @@ fn range_start(
     request: &FileRequest<'_>,
 ) -> Result<u64, UpstreamError> {
     let wrong = |why: String| UpstreamError::Range { url: url.into(), why };
+    if request.from == 0 {
+        return Err(wrong("it sent a part (206), and no Range was asked for".to_owned()));
+    }
     let value = headers.get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (first, last, total) = content_range(value).ok_or_else(|| wrong("no usable Content-Range".to_owned()))?;
-    if request.from == 0 || first != request.from {
+    if first != request.from {
         return Err(wrong(format!("it begins at {first}, {} was asked for", request.from)));
     }
     check_length(url, total, request.expected_len)?;

@@ -144,6 +144,25 @@ fn a_signed_file_that_the_upstream_lacks_or_cannot_give_is_upstream_trouble() {
 }
 
 #[test]
+fn a_file_server_that_hangs_is_told_of_before_an_installer_hangs_up_and_uv_prints_the_reason() {
+    let lied = Lied::new(Wheel::new("demo", "1.0"));
+    let gate = lied.world.configuration().set("delivery.first_byte_max", "500ms").start();
+    lied.world.upstream.spoil(&upstream_path(&lied.wheel), Fault::Hold(0));
+    let reply = gate.get(&gate_path(&lied.wheel));
+    assert_eq!((reply.status, reason_of(&reply)), (502, "silent"), "{}", reply.phrase);
+    assert_eq!(reply.header("retry-after"), Some("5"));
+    lied.world.assert_audited(&gate, &lied.wheel, "unavailable", "silent");
+    let [pip, uv] = lied.world.install_once(&gate, "demo");
+    pip.assert_failed();
+    pip.assert_says("too many 502 error responses");
+    uv.assert_failed();
+    uv.assert_says("nothing has come of it within");
+    assert_eq!(lied.world.upstream.asked_below(&upstream_path(&lied.wheel)).len(), 1, "the fetch goes on");
+    lied.world.upstream.release(&upstream_path(&lied.wheel));
+    lied.heals(&gate);
+}
+
+#[test]
 fn a_large_file_is_released_early_but_the_tail_waits_for_the_verdict() {
     let wheel = Wheel::large("demo", "1.0", 600_000);
     let lied = Lied::new(wheel);
@@ -158,6 +177,10 @@ fn a_large_file_is_released_early_but_the_tail_waits_for_the_verdict() {
     assert_eq!(broken.status, 200);
     assert!(!broken.body.is_empty(), "nothing was released early");
     assert!(broken.body.len() + 64 * 1024 <= lie.len(), "{} of {} bytes left", broken.body.len(), lie.len());
+    let cut = |line: &serde_json::Value| line["finished"] == false && line["verdict"] == "refused";
+    let line = gate.await_audit("the cut transfer as refused", cut);
+    assert_eq!((&line["reason"], &line["status"]), (&"hash".into(), &200.into()), "{line}");
+    assert_eq!(gate.metric("tufgate_answers_broken_off_total", &[("fault", "refused")]), 1.0);
     let again = gate.get(&gate_path(&lied.wheel));
     assert_eq!(again.status, 403, "the immediate retry reads the reason");
     lied.world.assert_not_cached(&gate, &lie);

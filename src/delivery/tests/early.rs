@@ -49,6 +49,22 @@ async fn a_fetch_that_begins_anew_breaks_an_early_body_off() {
 }
 
 #[tokio::test]
+async fn an_early_body_whose_source_breaks_off_says_so_though_another_source_is_tried_next() {
+    let rig = Rig::with(Settings { resumes_max: 0, ..settings() });
+    let bytes = content(300_000);
+    let gate = Arc::new(Notify::new());
+    let mut broken = sends(&bytes[..200_000]);
+    broken.extend([Step::Wait(Arc::clone(&gate)), Step::BreakOff]);
+    rig.script.set(&url("a"), [steps(broken)]);
+    rig.script.set(&url("b"), [steps(vec![Step::Hang])]);
+    let mut body = is_early(rig.early(&request(&bytes, &["a", "b"])).await);
+    read_until_it_waits(&mut body).await;
+    gate.notify_one();
+    let error = body.chunk().await.unwrap_err();
+    assert_eq!((error.fault(), error.reason()), (Fault::Unavailable, "broken_off"), "{error}");
+}
+
+#[tokio::test]
 async fn an_early_body_goes_on_over_a_resume_and_over_a_failing_disk() {
     for disk_fails in [false, true] {
         let rig = Rig::new();

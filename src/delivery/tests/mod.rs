@@ -5,6 +5,7 @@ mod early;
 mod over_http;
 mod random;
 mod second_tier;
+mod waiting;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -909,7 +910,7 @@ async fn who_waited_too_long_is_told_to_come_back_and_then_finds_it() {
     let request = request(&bytes, &["a"]);
     let error = rig.obtain(&request).await.unwrap_err();
     assert_eq!((error.fault(), error.reason()), (Fault::Unavailable, "still_fetching"));
-    assert_eq!(error.retry_after(), Some(Duration::from_secs(5)));
+    assert_eq!(rig.delivery.retry_after(&error), Some(Duration::from_secs(5)));
     gate.notify_one();
     assert_eq!(verified(rig.obtain(&request).await).await, bytes);
     assert_eq!(rig.requests(), 1);

@@ -38,9 +38,13 @@ impl Lab {
     }
 
     fn hints(&self) -> Hints {
+        self.hints_within(HintSettings::default().wait_max)
+    }
+
+    fn hints_within(&self, wait_max: Span) -> Hints {
         let settings = Settings { retries: 0, system_roots: false, ..Settings::default() };
         let client = Client::new(&settings, &Environment::default()).unwrap();
-        let settings = HintSettings { fresh: Span::mins(5), ..HintSettings::default() };
+        let settings = HintSettings { fresh: Span::mins(5), wait_max, ..HintSettings::default() };
         Hints::open(client, self.clock.clone(), settings, Some(self.folder.path())).unwrap()
     }
 
@@ -202,4 +206,16 @@ fn a_page_weighs_its_text_so_that_one_file_with_megabytes_does_not_pass_for_smal
     assert!(weight(10 << 20, 1) > 10 << 20);
     assert!(weight(0, 1000) >= 256_000);
     assert_eq!(weight(usize::MAX, usize::MAX), u32::MAX);
+}
+
+#[tokio::test]
+async fn who_waits_for_an_index_that_hangs_is_told_so_and_the_next_who_asks_finds_what_came() {
+    let (lab, demo) = (Lab::new().await, demo());
+    lab.answers([vec![Step::Wait(Duration::from_millis(600))], page("1.0")].concat());
+    let hints = lab.hints_within(Span::millis(200));
+    let error = hints.get(&lab.url(), &demo).await.unwrap_err();
+    assert!(matches!(error, HintError::StillFetching { .. }), "{error}");
+    assert_eq!((error.fault(), error.reason()), (Fault::Unavailable, "still_fetching"));
+    until(async || version(hints.kept(&lab.url(), &demo).await).as_deref() == Some("1.0")).await;
+    assert_eq!(lab.asked(), 1);
 }

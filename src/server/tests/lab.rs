@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use super::super::{Gate, Mount, MountFront, Obtain, PypiMount, Recall, TreeMount, WhyBase, ids::Ids};
 use crate::{
-    base::{Digest, Span},
+    base::{ByteSize, Digest, Span},
     cache::{self, Cache},
     delivery::{self, Delivery},
     front::{pypi, tree},
@@ -44,7 +44,7 @@ pub(crate) struct Lab {
     pub(crate) upstream: TestServer,
     pub(crate) clock: Arc<HandClock>,
     answers: Answers,
-    folder: TempDir,
+    pub(crate) folder: TempDir,
 }
 
 /// An answer as a client has it.
@@ -163,19 +163,35 @@ impl Lab {
 
     /// A gate with a pypi mount at `/pypi`, which has these keys too, and a tree at `/tree`.
     pub(crate) fn gate(&self, keys: &str) -> Arc<Gate> {
+        let settings = delivery::Settings { resumes_max: 0, ..delivery::Settings::default() };
+        self.gate_with(keys, settings, cache::Settings::default())
+    }
+
+    /// One that releases the beginning of a file at once, all but its last four bytes, and keeps no file in memory.
+    pub(crate) fn hasty_gate(&self) -> Arc<Gate> {
+        let settings = delivery::Settings {
+            resumes_max: 0,
+            hold_for: Span::millis(0),
+            held_back: ByteSize(4),
+            ..delivery::Settings::default()
+        };
+        self.gate_with("", settings, cache::Settings { memory_max: ByteSize(0), ..cache::Settings::default() })
+    }
+
+    fn gate_with(&self, keys: &str, settings: delivery::Settings, cache: cache::Settings) -> Arc<Gate> {
+        let early = settings.hold_for == Span::millis(0);
         let (client, repository) = (self.client(), self.repository());
         let metrics = Arc::new(Metrics::new().unwrap());
-        let cache = cache::Settings { dir: self.folder.path().join("cache"), ..cache::Settings::default() };
+        let cache = cache::Settings { dir: self.folder.path().join("cache"), ..cache };
         let cache = Cache::open(&cache, &self.folder.path().join("record"), Arc::new(cache::Unobserved)).unwrap();
         let source = Arc::new(client.clone());
-        let settings = delivery::Settings { resumes_max: 0, ..delivery::Settings::default() };
         let delivery = Delivery::new(cache, source, settings, Arc::new(delivery::Unobserved));
         let obtain = |mount: &str| Obtain {
             mount: mount.into(),
             trust: Trust::new(Arc::clone(&repository)),
             delivery: delivery.clone(),
             allowed: Origins::of([&self.upstream.url("/")]),
-            early: false,
+            early,
         };
         let url = |path| self.upstream.url(path);
         let settings = format!(

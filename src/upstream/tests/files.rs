@@ -164,6 +164,16 @@ async fn a_range_that_begins_elsewhere_or_is_of_another_file_is_an_error() {
 }
 
 #[tokio::test]
+async fn a_part_that_nobody_asked_for_is_called_that_and_not_a_range_from_the_wrong_byte() {
+    for range in ["bytes 0-4/5", "bytes 2-4/5", "nonsense"] {
+        let server = TestServer::start(move |_, _| reply(206, &[("content-range", range)], b"hello")).await;
+        let error = fetch(&server, 5).await.map(|_| ()).unwrap_err();
+        assert!(matches!(error, UpstreamError::Range { .. }), "{error}");
+        assert!(error.to_string().ends_with("it sent a part (206), and no Range was asked for"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn an_encoded_file_is_an_error() {
     let server = TestServer::start(|_, _| reply(200, &[("content-encoding", "gzip")], b"hello")).await;
     assert!(matches!(fetch(&server, 5).await, Err(UpstreamError::Coding { .. })));
