@@ -64,7 +64,7 @@ async fn a_transfer_that_was_cut_because_its_bytes_were_others_is_recorded_and_c
     let error = failed(begun(&gate).await).await;
     assert!(matches!(error, DeliveryError::Hash { .. }), "{error}");
     let record = assert_told(&gate, &error, Verdict::Refused);
-    assert_eq!(record.bytes, BEGINNING as u64, "the held-back end never left");
+    assert!(record.bytes <= (CONTENT.len() - 4) as u64, "the held-back end never left");
     assert!(record.detail.contains(&Digest::sha256(CONTENT).to_hex()[..8]), "{}", record.detail);
 }
 
