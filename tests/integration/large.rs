@@ -38,8 +38,9 @@ fn assert_disowned(world: &World, gate: &Gate, wheel: &Wheel, run: &Run, reason:
     run.assert_says(&said);
     run.assert_says("403");
     world.assert_audited(gate, wheel, "refused", reason);
-    let broken = |line: &serde_json::Value| line["verdict"] == "allowed" && line["finished"] == false;
-    gate.await_audit("an answer that began and broke off", broken);
+    let broken = |line: &serde_json::Value| line["finished"] == false && line["reason"] == reason;
+    let line = gate.await_audit("an answer that began and broke off", broken);
+    assert_eq!((&line["verdict"], &line["status"]), (&"refused".into(), &200.into()), "{line}");
     world.assert_cache_clean(gate);
 }
 
