@@ -10,6 +10,7 @@ mod key;
 mod offline;
 mod quickstart;
 mod repo;
+mod secrets;
 mod serve;
 mod trust;
 

@@ -7,12 +7,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{Exit, Failure, block_on, print_json, print_line, serve::stop_on_signals};
+use super::{Exit, Failure, block_on, print_json, print_line, secrets::SecretFiles, serve::stop_on_signals};
 use crate::{
     approve::{self, ApproveError, ApproveReport, ApproveRequest, Progress, pip_config::Pip},
     base::{ByteSize, Span, SystemClock},
     repository::{
-        self, Change, InitOptions, Lifetimes, Publication, RepositoryError, RepositoryStatus, publish::PublishedRole,
+        self, Change, InitKeys, InitOptions, KeySource, Lifetimes, Publication, RepositoryError, RepositoryStatus,
+        publish::PublishedRole,
     },
     telemetry::logging,
     upstream::{Client, Environment, Settings},
@@ -21,6 +22,8 @@ use crate::{
 /// Arguments of `tufgate repo`.
 #[derive(Debug, Args)]
 pub struct Repo {
+    #[command(flatten)]
+    secrets: SecretFiles,
     #[command(subcommand)]
     command: Command,
 }
@@ -57,6 +60,18 @@ struct Init {
     /// How long a timestamp is valid, so how long a gate serves once nothing renews it
     #[arg(long, value_name = "DURATION", default_value = "1d")]
     timestamp_expires: Span,
+    /// Encrypt the keys of root and targets that are generated
+    #[arg(long)]
+    encrypt_keys: bool,
+    /// The key of root: a copy of this private key, or of the file of a key on a token
+    #[arg(long, value_name = "FILE")]
+    root_key: Option<PathBuf>,
+    /// The key of targets
+    #[arg(long, value_name = "FILE")]
+    targets_key: Option<PathBuf>,
+    /// The key of snapshot and timestamp, which signs unattended
+    #[arg(long, value_name = "FILE")]
+    online_key: Option<PathBuf>,
     /// Print what was made as JSON
     #[arg(long)]
     json: bool,
@@ -133,6 +148,7 @@ struct ServeTimestamps {
 
 impl Repo {
     pub(super) fn run(self) -> Result<Exit, Failure> {
+        self.secrets.install();
         match self.command {
             Command::Init(command) => command.run(),
             Command::Approve(command) => command.run(),
@@ -153,13 +169,19 @@ impl Init {
             root_sha256: String,
             keys: Vec<(String, String)>,
         }
+        let offline = if self.encrypt_keys { KeySource::Encrypted } else { KeySource::Generated };
+        let keys = InitKeys {
+            root: self.root_key.map_or_else(|| offline.clone(), KeySource::File),
+            targets: self.targets_key.map_or(offline, KeySource::File),
+            online: self.online_key.map_or(KeySource::Generated, KeySource::File),
+        };
         let expires_after = Lifetimes {
             root: self.root_expires,
             targets: self.targets_expires,
             snapshot: self.snapshot_expires,
             timestamp: self.timestamp_expires,
         };
-        let made = repository::init(&self.dir, &InitOptions { expires_after }, &SystemClock)
+        let made = repository::init(&self.dir, &InitOptions { expires_after, keys }, &SystemClock)
             .map_err(|error| repository_failure(&error))?;
         let root_sha256 = made.root_sha256.to_hex();
         if self.json {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
+use super::keys::SecretKind;
 use crate::base::{Fault, files::FileError};
 
 /// An error of the signer's side. Each says in one sentence what happened and what the way out is.
@@ -21,9 +22,11 @@ pub enum RepositoryError {
         #[source]
         source: std::io::Error,
     },
-    /// A private key that others may read or replace.
-    #[error("private key {path} {why}; make it yours alone with `chmod 600` or generate a new key")]
+    /// A private key, or a file that opens one, that others may read or replace.
+    #[error("{what} {path} {why}; make it a file of yours alone with `chmod 600 {path}`, or use a new one")]
     LooseKey {
+        /// What it is: `private key`.
+        what: String,
         /// The key file.
         path: PathBuf,
         /// What is loose: `is readable by others (mode 0644)`.
@@ -36,6 +39,46 @@ pub enum RepositoryError {
         path: PathBuf,
         /// What stands there instead.
         why: String,
+    },
+    /// A passphrase that does not open a key.
+    #[error(
+        "the passphrase from {from} does not open private key {path}; give the right one with --passphrase-file FILE or \
+         {variable}", variable = SecretKind::Passphrase.variable()
+    )]
+    WrongPassphrase {
+        /// The key file.
+        path: PathBuf,
+        /// Where it came from.
+        from: String,
+    },
+    /// A passphrase or a PIN is needed, none was given, and there is nobody to ask.
+    #[error(
+        "the {kind} of {key} is needed and standard input is no terminal; give {option} FILE, or set {variable} or \
+         {common}", option = kind.option(), common = kind.variable()
+    )]
+    NoSecret {
+        /// What is needed.
+        kind: SecretKind,
+        /// The key as sentences name it.
+        key: String,
+        /// The variable that holds it for this key alone.
+        variable: String,
+    },
+    /// A passphrase or a PIN that cannot be one.
+    #[error("the {kind} from {from} cannot be used: {why}")]
+    BadSecret {
+        /// What was wanted.
+        kind: SecretKind,
+        /// Where it came from.
+        from: String,
+        /// What is wrong with it, and the way out.
+        why: &'static str,
+    },
+    /// A key on a token, and a program that knows none.
+    #[error("{path} is a key on a token, and this tufgate is built without the feature `pkcs11`; use one that has it")]
+    NoTokens {
+        /// The token file.
+        path: PathBuf,
     },
     /// There is a file already where a key was to be generated.
     #[error("{path} exists already; keys are never overwritten, name another file")]
@@ -190,6 +233,10 @@ impl RepositoryError {
                 | Self::KeyExists { .. }
                 | Self::BadKey { .. }
                 | Self::LooseKey { .. }
+                | Self::WrongPassphrase { .. }
+                | Self::NoSecret { .. }
+                | Self::BadSecret { .. }
+                | Self::NoTokens { .. }
                 | Self::ImpossibleThreshold { .. }
                 | Self::Lifetime { .. }
                 | Self::TargetPath { .. }

@@ -20,7 +20,7 @@ use std::{
 
 use super::{
     Lifetimes, RepositoryError, RepositorySettings,
-    keys::{FileKey, Signer as _},
+    keys::{KeySource, PublicPart},
     publish, settings,
 };
 use crate::base::{
@@ -66,6 +66,19 @@ pub struct PublishLock(#[expect(dead_code, reason = "held, not read")] FolderLoc
 pub struct InitOptions {
     /// How long each role lives.
     pub expires_after: Lifetimes,
+    /// Where the key of each role comes from.
+    pub keys: InitKeys,
+}
+
+/// The keys of a new repository.
+#[derive(Clone, Debug, Default)]
+pub struct InitKeys {
+    /// For root.
+    pub root: KeySource,
+    /// For targets.
+    pub targets: KeySource,
+    /// For snapshot and timestamp.
+    pub online: KeySource,
 }
 
 /// What `init` made.
@@ -75,11 +88,11 @@ pub struct Initialised {
     pub anchor: PathBuf,
     /// SHA-256 of the anchor's bytes: what `root_sha256` in a gate's configuration pins.
     pub root_sha256: Digest,
-    /// Role and key id of each generated key.
+    /// Role and key id of each key.
     pub keys: Vec<(String, String)>,
 }
 
-/// Creates a repository in `dir`: three keys (root, targets, online) and a first, empty publication. The folder may
+/// Creates a repository in `dir`: three keys (root, targets, online), generated or given, and a first, empty publication. The folder may
 /// exist and hold other things, but nothing under our names. Interrupted, it leaves nothing that looks like a
 /// repository, and the next `init` starts anew or finishes.
 pub fn init(dir: &Path, options: &InitOptions, clock: &dyn Clock) -> Result<Initialised, RepositoryError> {
@@ -234,11 +247,13 @@ fn make(
     for folder in [layout.published(), layout.metadata(), layout.targets()] {
         own_folder(&folder, 0o755)?;
     }
-    let generate = |name: &str| FileKey::generate(&layout.keys().join(format!("{name}.pem")));
+    let take = |source: &KeySource, name: &str| -> Result<PublicPart, RepositoryError> {
+        source.put_into(&layout.keys(), name)
+    };
     let keys = publish::RoleKeySet {
-        root: generate("root")?.public().clone(),
-        targets: generate("targets")?.public().clone(),
-        online: generate("online")?.public().clone(),
+        root: take(&options.keys.root, "root")?,
+        targets: take(&options.keys.targets, "targets")?,
+        online: take(&options.keys.online, "online")?,
     };
     let anchor = publish::first_publication(&layout, &keys, &options.expires_after, clock.now())?;
     files::write_atomic(&layout.anchor(), &anchor, Mode::Public)?;

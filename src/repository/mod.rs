@@ -17,8 +17,8 @@ pub mod status;
 
 pub use editor::{Change, Editor, StoredContent};
 pub use error::RepositoryError;
-pub use keys::{FileKey, PublicPart, Signer};
-pub use layout::{InitOptions, Initialised, Layout, holds_only_init, init};
+pub use keys::{FileKey, KeySource, PublicPart, SecretFile, Secrets, Signer};
+pub use layout::{InitKeys, InitOptions, Initialised, Layout, holds_only_init, init};
 pub use online::{OnlineReport, refresh, serve_timestamps};
 pub use publish::{Publication, publish};
 pub use settings::{IndexRecord, Lifetimes, RepositorySettings};

@@ -392,7 +392,7 @@ async fn serving_timestamps_renews_before_expiry_and_stops_when_told() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("repository");
     let expires_after = Lifetimes { timestamp: Span::secs(2), ..Lifetimes::default() };
-    init(&dir, &InitOptions { expires_after }, &SystemClock).unwrap();
+    init(&dir, &InitOptions { expires_after, ..InitOptions::default() }, &SystemClock).unwrap();
     let shutdown = tokio_util::sync::CancellationToken::new();
     let serving = tokio::spawn({
         let (dir, shutdown) = (dir.clone(), shutdown.clone());

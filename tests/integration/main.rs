@@ -22,6 +22,7 @@ mod hostile;
 mod house;
 mod install;
 mod interop;
+mod keys;
 mod kills;
 mod large;
 mod layers;
