@@ -5,6 +5,8 @@ use std::{io::IsTerminal as _, path::PathBuf};
 use clap::{Args, Subcommand};
 
 use super::{Exit, Failure, print_json, print_line, secrets::SecretFiles};
+#[cfg(feature = "pkcs11")]
+use crate::repository::keys::TokenKey;
 use crate::repository::{
     RepositoryError, SecretFile, Secrets,
     keys::{FileKey, PublicPart, Signer as _, public_path},
@@ -29,6 +31,9 @@ enum Command {
     Encrypt(Encrypt),
     /// Take the passphrase off a private key
     Decrypt(Decrypt),
+    /// Find a key on a PKCS#11 token, and write the file by which repositories know it
+    #[cfg(feature = "pkcs11")]
+    Token(Token),
 }
 
 #[derive(Debug, Args)]
@@ -58,6 +63,19 @@ struct Decrypt {
     file: PathBuf,
 }
 
+#[cfg(feature = "pkcs11")]
+#[derive(Debug, Args)]
+struct Token {
+    /// Which key: `pkcs11:token=LABEL;object=LABEL?module-path=FILE` (RFC 7512); without a module-path the library is the
+    /// one that TUFGATE_PKCS11_MODULE names
+    uri: String,
+    /// The file to write, NAME.token.json; it holds the URI and the public part
+    file: PathBuf,
+    /// Print the public part as JSON
+    #[arg(long)]
+    json: bool,
+}
+
 #[derive(Debug, Args)]
 struct Show {
     /// A private key, the public part of one, or the file of a key on a token
@@ -74,6 +92,12 @@ impl Key {
             Command::Generate(command) => command.run(),
             Command::Show(Show { file, json }) => print_public(&PublicPart::load(&file).map_err(failure)?, json),
             Command::Encrypt(command) => command.run(),
+            #[cfg(feature = "pkcs11")]
+            Command::Token(Token { uri, file, json }) => {
+                let key = TokenKey::register(&uri, &file, Secrets::of_process()).map_err(failure)?;
+                eprintln!("tufgate: wrote {}", file.display());
+                print_public(&key.public, json)
+            }
             Command::Decrypt(Decrypt { file }) => {
                 FileKey::decrypt(&file, Secrets::of_process()).map_err(failure)?;
                 eprintln!("tufgate: {} needs no passphrase any more", file.display());

@@ -11,8 +11,8 @@ pub(super) struct SecretFiles {
     /// Without it: TUFGATE_PASSPHRASE_KEY (…_ROOT), TUFGATE_PASSPHRASE, or a prompt
     #[arg(long, global = true, value_name = "[KEY=]FILE")]
     passphrase_file: Vec<SecretFile>,
-    /// The same for the PIN of a token: TUFGATE_PIN_KEY, TUFGATE_PIN, or a prompt
-    #[arg(long, global = true, value_name = "[KEY=]FILE")]
+    /// The same for the PIN of the token of this label: TUFGATE_PIN_TOKEN, TUFGATE_PIN, or a prompt
+    #[arg(long, global = true, value_name = "[TOKEN=]FILE")]
     pin_file: Vec<SecretFile>,
 }
 

@@ -80,6 +80,14 @@ pub enum RepositoryError {
         /// The token file.
         path: PathBuf,
     },
+    /// A key on a token that cannot be found or used.
+    #[error("key {key}: {why}")]
+    Token {
+        /// Its URI.
+        key: String,
+        /// What is wrong, and the way out.
+        why: String,
+    },
     /// There is a file already where a key was to be generated.
     #[error("{path} exists already; keys are never overwritten, name another file")]
     KeyExists {

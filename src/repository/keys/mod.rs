@@ -9,7 +9,11 @@ mod pem;
 mod private;
 mod public;
 mod secrets;
+#[cfg(feature = "pkcs11")]
+mod token;
 mod token_file;
+#[cfg(feature = "pkcs11")]
+mod uri;
 
 use std::{
     fmt,
@@ -19,6 +23,8 @@ use std::{
 pub use file::FileKey;
 pub use public::{KeyValue, PublicPart};
 pub use secrets::{SecretFile, SecretKind, Secrets};
+#[cfg(feature = "pkcs11")]
+pub use token::TokenKey;
 pub use token_file::TokenFile;
 
 use super::RepositoryError;
@@ -57,6 +63,12 @@ fn open(path: &Path) -> Result<Box<dyn Signer>, RepositoryError> {
     Ok(Box::new(FileKey::load(path)?))
 }
 
+#[cfg(feature = "pkcs11")]
+fn open_token(path: &Path) -> Result<Box<dyn Signer>, RepositoryError> {
+    Ok(Box::new(TokenKey::open(token_file::read(path)?, Secrets::of_process())?))
+}
+
+#[cfg(not(feature = "pkcs11"))]
 fn open_token(path: &Path) -> Result<Box<dyn Signer>, RepositoryError> {
     Err(RepositoryError::NoTokens { path: path.to_owned() })
 }

@@ -1,5 +1,8 @@
 //! Keys where teams keep them: encrypted files, keys that OpenSSL made, keys on tokens.
 
+#[cfg(all(feature = "pkcs11", feature = "system-tests"))]
+mod tokens;
+
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
@@ -37,7 +40,7 @@ impl Keeper {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tufgate"));
         command.current_dir(self.path()).args(arguments).stdin(Stdio::null());
         for kind in ["PASSPHRASE", "PIN"] {
-            for key in ["", "_ROOT", "_TARGETS", "_ONLINE"] {
+            for key in ["", "_ROOT", "_TARGETS", "_ONLINE", "_TEAM"] {
                 command.env_remove(format!("TUFGATE_{kind}{key}"));
             }
         }
@@ -54,10 +57,22 @@ impl Keeper {
     /// Holds that a command is refused as wrongly used, in one sentence with these words, and that it changed nothing.
     #[track_caller]
     fn cannot(&self, arguments: &[&str], words: &[&str]) {
+        self.ends(2, arguments, words);
+    }
+
+    /// The same for what went wrong here rather than in the command.
+    #[cfg(all(feature = "pkcs11", feature = "system-tests"))]
+    #[track_caller]
+    fn fails(&self, arguments: &[&str], words: &[&str]) {
+        self.ends(1, arguments, words);
+    }
+
+    #[track_caller]
+    fn ends(&self, code: i32, arguments: &[&str], words: &[&str]) {
         let before = self.content();
         let output = self.tufgate(arguments);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
         assert_eq!(said.lines().count(), 1, "{said}");
         for word in words {
             assert!(said.contains(word), "no {word:?} in {said}");
@@ -66,8 +81,11 @@ impl Keeper {
     }
 
     fn content(&self) -> Vec<(PathBuf, Vec<u8>)> {
-        let locks = |file: &PathBuf| file.extension().is_some_and(|extension| extension == "lock");
-        let mut files: Vec<_> = folder::files_below(self.path()).into_iter().filter(|file| !locks(file)).collect();
+        // A token remembers wrong PINs; that is its own.
+        let tokens = self.path().join("tokens");
+        let other = |file: &PathBuf| file.extension().is_some_and(|extension| extension == "lock");
+        let other = |file: &PathBuf| other(file) || file.starts_with(&tokens);
+        let mut files: Vec<_> = folder::files_below(self.path()).into_iter().filter(|file| !other(file)).collect();
         files.sort();
         files.into_iter().map(|file| (file.clone(), fs::read(file).unwrap())).collect()
     }
