@@ -239,7 +239,7 @@ fn sort_out(
     let mut known = 0;
     for ((project, filename), wanted) in wanted {
         let path = file_target(&project, &filename)?;
-        let Some(signed) = editor.targets().targets.get(&path) else {
+        let Some(signed) = editor.target(&path)? else {
             new.push(wanted);
             continue;
         };

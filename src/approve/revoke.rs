@@ -41,7 +41,7 @@ pub fn revoke(dir: &Path, what: &str) -> Result<RevokeReport, ApproveError> {
     let selection = Selection::parse(what).ok_or_else(nothing)?;
     let mut editor = Editor::open(dir)?;
     let mut revoked = Vec::new();
-    for project in listed_projects(&editor) {
+    for project in listed_projects(&editor)? {
         if !selection.concerns(&project) {
             continue;
         }
@@ -52,8 +52,8 @@ pub fn revoke(dir: &Path, what: &str) -> Result<RevokeReport, ApproveError> {
         }
         for file in gone {
             let path = file_target(&project, &file.filename)?;
-            editor.remove_target(&metadata_target(&project, &file.filename)?);
-            editor.remove_target(&path);
+            editor.remove_target(&metadata_target(&project, &file.filename)?)?;
+            editor.remove_target(&path)?;
             revoked.push(path.to_string());
         }
         put_listing(&mut editor, project, kept)?;

@@ -40,7 +40,7 @@ impl<'a> Stage<'a> {
         if same {
             return Ok(());
         }
-        for project in listed_projects(self.editor) {
+        for project in listed_projects(self.editor)? {
             let bases = self.bases;
             for file in self.listing(&project)? {
                 let link = |why: &str| ApproveError::Link { filename: file.filename.clone(), why: why.to_owned() };
@@ -119,7 +119,7 @@ impl<'a> Stage<'a> {
                 checked.metadata
             }
             checked => {
-                self.editor.put_target(path, signed);
+                self.editor.put_target(path, signed)?;
                 checked.and_then(|checked| checked.metadata)
             }
         };
@@ -142,7 +142,7 @@ impl<'a> Stage<'a> {
 /// The files of a project's listing as it will be; none where the project has no listing yet.
 pub(super) fn read_listing(editor: &Editor, project: &ProjectName) -> Result<Vec<ListedFile>, ApproveError> {
     let path = listing_target(project)?;
-    if !editor.targets().targets.contains_key(&path) {
+    if editor.target(&path)?.is_none() {
         return Ok(Vec::new());
     }
     let bytes = editor.stored_bytes(&path)?.ok_or_else(|| ApproveError::ListingLost {
@@ -160,7 +160,7 @@ pub(super) fn put_listing(
 ) -> Result<(), ApproveError> {
     let path = listing_target(&project)?;
     if files.is_empty() {
-        editor.remove_target(&path);
+        editor.remove_target(&path)?;
         return Ok(());
     }
     let listing = Listing::new(project, files)?;
@@ -169,12 +169,12 @@ pub(super) fn put_listing(
 }
 
 /// The projects that have a listing.
-pub(super) fn listed_projects(editor: &Editor) -> Vec<ProjectName> {
+pub(super) fn listed_projects(editor: &Editor) -> Result<Vec<ProjectName>, ApproveError> {
     let name = |path: &str| {
         let name = path.strip_prefix("simple/")?.strip_suffix("/index.json")?;
         ProjectName::parse(name).ok().filter(|project| project.is_spelled(name))
     };
-    editor.targets().targets.keys().filter_map(|path| name(path.as_str())).collect()
+    Ok(editor.paths()?.iter().filter_map(|path| name(path.as_str())).collect())
 }
 
 fn only(sha256: &Digest) -> Digests {

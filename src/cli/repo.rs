@@ -1,5 +1,7 @@
 //! `tufgate repo`: the signer.
 
+mod roles;
+
 use std::{io::IsTerminal as _, path::PathBuf};
 
 use clap::{Args, Subcommand};
@@ -36,6 +38,12 @@ enum Command {
     Approve(Approve),
     /// Stage the removal of what was approved
     Revoke(Revoke),
+    /// Stage a delegation: to a role that signs some paths with keys of its own, or to hashed bins
+    Delegate(roles::Delegate),
+    /// Stage other keys or another threshold for a role
+    Rotate(roles::Rotate),
+    /// Add signatures to what is staged, on the machine where the key is
+    Sign(roles::Sign),
     /// Sign and publish what is staged
     Publish(Publish),
     /// Show roles, versions, expiries and what is staged
@@ -48,6 +56,9 @@ enum Command {
 struct Init {
     /// The folder; made where it does not exist
     dir: PathBuf,
+    /// Spread the targets over so many hashed bins (a power of two), so that a change rewrites a few small files only
+    #[arg(long, value_name = "N")]
+    bins: Option<u32>,
     /// How long a root is valid
     #[arg(long, value_name = "DURATION", default_value = "365d")]
     root_expires: Span,
@@ -153,6 +164,9 @@ impl Repo {
             Command::Init(command) => command.run(),
             Command::Approve(command) => command.run(),
             Command::Revoke(command) => command.run(),
+            Command::Delegate(command) => command.run(),
+            Command::Rotate(command) => command.run(),
+            Command::Sign(command) => command.run(),
             Command::Publish(command) => command.run(),
             Command::Status(command) => command.run(),
             Command::ServeTimestamps(command) => command.run(),
@@ -181,8 +195,8 @@ impl Init {
             snapshot: self.snapshot_expires,
             timestamp: self.timestamp_expires,
         };
-        let made = repository::init(&self.dir, &InitOptions { expires_after, keys }, &SystemClock)
-            .map_err(|error| repository_failure(&error))?;
+        let options = InitOptions { expires_after, keys, bins: self.bins };
+        let made = repository::init(&self.dir, &options, &SystemClock).map_err(|error| repository_failure(&error))?;
         let root_sha256 = made.root_sha256.to_hex();
         if self.json {
             let made = Made { dir: &self.dir, anchor: &made.anchor, root_sha256, keys: made.keys };
@@ -401,11 +415,23 @@ fn print_change(change: &Change) -> Result<(), Failure> {
             print_line(&format!("{mark} {path}"))?;
         }
     }
-    if change.root { print_line("~ root") } else { Ok(()) }
+    if change.root {
+        print_line("~ root")?;
+    }
+    if change.delegations { print_line("~ delegations") } else { Ok(()) }
 }
 
+/// The most delegated roles that are listed one by one.
+const DELEGATED_MAX: usize = 16;
+
 fn print_roles(roles: &[PublishedRole]) -> Result<(), Failure> {
-    roles.iter().try_for_each(|role| {
+    let top_level = |role: &&PublishedRole| ["root", "targets", "snapshot", "timestamp"].contains(&role.role.as_str());
+    let (top, mut delegated): (Vec<_>, Vec<_>) = roles.iter().partition(top_level);
+    if delegated.len() > DELEGATED_MAX {
+        print_line(&format!("{} delegated roles", delegated.len()))?;
+        delegated.clear();
+    }
+    top.into_iter().chain(delegated).try_for_each(|role| {
         print_line(&format!("{:10} version {:4}  expires {}", role.role, role.version, role.expires))
     })
 }
@@ -433,11 +459,12 @@ fn print_status(status: &RepositoryStatus) -> Result<(), Failure> {
     if status.unfinished {
         print_line("a publication was cut off; the next command that publishes finishes it")?;
     }
-    if status.staged.is_empty() {
+    if status.staged.is_empty() && status.awaited.is_empty() {
         return print_line("nothing is staged");
     }
     print_line("staged:")?;
-    print_change(&status.staged)
+    print_change(&status.staged)?;
+    roles::print_awaited(&status.awaited)
 }
 
 /// A parent that ends, however it ends, closes the pipe. On a thread of its own: a read of standard input cannot be

@@ -1,33 +1,30 @@
 //! The staged change: what the next publication will hold beyond the last one.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     fs,
     io::{Read, Seek, SeekFrom},
     path::Path,
 };
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use super::{
     Layout, RepositoryError, RepositorySettings, journal,
     layout::{EditLock, METADATA_MAX},
     published::Published,
+    staged::{self, Staged},
 };
 use crate::{
     base::{
         Digest, Digests,
-        files::{self, FileError, Mode},
+        files::{self, FileError},
     },
     tuf::{
-        TargetPath,
-        schema::{Document, Root, TargetFile, Targets},
+        RoleName, TargetPath,
+        schema::{Document, Root, Table, TargetFile, Targets},
     },
 };
-
-const ROOT_DRAFT: &str = "root.json";
-const TARGETS_DRAFT: &str = "targets.json";
 
 /// How the staged change differs from what is published.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -40,6 +37,8 @@ pub struct Change {
     pub changed: Vec<String>,
     /// Whether keys, thresholds or the root itself change.
     pub root: bool,
+    /// Whether it changes who else may sign targets.
+    pub delegations: bool,
 }
 
 impl Change {
@@ -65,8 +64,9 @@ pub struct Editor {
     layout: Layout,
     settings: RepositorySettings,
     published: Published,
-    root: Option<Root>,
-    targets: Option<Targets>,
+    staged: Staged,
+    /// As it lies on disk.
+    saved: Staged,
     resumed: bool,
     _lock: EditLock,
 }
@@ -83,15 +83,15 @@ impl Editor {
             // Both locks are held: nobody else writes in these.
             journal::sweep(layout.dir())?;
             journal::sweep(&layout.staged())?;
+            staged::finish(&layout)?;
             resumed
         };
         let settings = layout.settings()?;
         let published = Published::read(&layout)?;
-        let root = read_draft(&layout, ROOT_DRAFT)?;
-        let targets = read_draft(&layout, TARGETS_DRAFT)?;
+        let staged = Staged::read(&layout)?;
         // What an approval that failed has left behind.
-        remove_unneeded(&layout, targets.as_ref())?;
-        Ok(Self { layout, settings, published, root, targets, resumed, _lock: lock })
+        remove_unneeded(&layout, &staged)?;
+        Ok(Self { layout, settings, published, saved: staged.clone(), staged, resumed, _lock: lock })
     }
 
     /// The folder's layout.
@@ -114,19 +114,47 @@ impl Editor {
         self.resumed
     }
 
-    /// The targets as they will be: staged, else published.
+    /// The top-level targets as they will be: staged, else published.
     pub fn targets(&self) -> &Targets {
-        self.targets.as_ref().unwrap_or(&self.published.targets)
+        self.staged.roles.get("targets").map_or(&self.published.targets, |staged| &staged.signed)
     }
 
     /// The root as it will be: staged, else published.
     pub fn root(&self) -> &Root {
-        self.root.as_ref().unwrap_or(&self.published.root)
+        self.staged.root.as_ref().map_or(&self.published.root, |staged| &staged.signed)
+    }
+
+    /// What is signed under this path, in whichever role.
+    pub fn target(&self, path: &TargetPath) -> Result<Option<TargetFile>, RepositoryError> {
+        let role = self.role_of(path);
+        if let Some(staged) = self.staged.roles.get(&role) {
+            return Ok(staged.signed.targets.get(path).cloned());
+        }
+        let Some(published) = self.published.role(&self.layout, &role)? else { return Ok(None) };
+        entry(&self.layout, &published.targets, path.as_str())
+    }
+
+    /// The paths of all targets. Reads every role.
+    pub fn paths(&self) -> Result<Vec<TargetPath>, RepositoryError> {
+        let mut paths: Vec<TargetPath> = Vec::new();
+        let delegated = self.targets().delegations.iter().flat_map(|delegations| delegations.role_names());
+        for role in std::iter::once(RoleName::targets()).chain(delegated) {
+            match self.staged.roles.get(&role) {
+                Some(staged) => paths.extend(staged.signed.targets.keys().cloned()),
+                None => {
+                    let published = self.published.role(&self.layout, &role)?;
+                    paths.extend(published.iter().flat_map(|role| role.paths()));
+                }
+            }
+        }
+        Ok(paths)
     }
 
     /// Signs a file under this path; a file of that path before is replaced.
-    pub fn put_target(&mut self, path: TargetPath, file: TargetFile) {
-        self.targets_mut().targets.insert(path, file);
+    pub fn put_target(&mut self, path: TargetPath, file: TargetFile) -> Result<(), RepositoryError> {
+        let role = self.role_of(&path);
+        self.role_mut(&role)?.targets.insert(path, file);
+        Ok(())
     }
 
     /// Signs these bytes under this path and stores them, so that they are published too. Returns what is signed.
@@ -141,13 +169,13 @@ impl Editor {
             .ok_or_else(|| RepositoryError::Encode { what: "a digest", why: "none was computed".to_owned() })?;
         let mut file = TargetFile::new(length, &digests);
         file.custom = custom;
-        self.put_target(path, file.clone());
+        self.put_target(path, file.clone())?;
         Ok(file)
     }
 
     /// The stored bytes of a target, where they are stored and are still what was signed.
     pub fn stored_bytes(&self, path: &TargetPath) -> Result<Option<Vec<u8>>, RepositoryError> {
-        let Some(file) = self.targets().targets.get(path) else { return Ok(None) };
+        let Some(file) = self.target(path)? else { return Ok(None) };
         let digests = file.hashes.digests().map_err(|why| RepositoryError::damaged(self.layout.metadata(), why))?;
         let Some(sha256) = digests.sha256().map(Digest::to_hex) else { return Ok(None) };
         let published = self.layout.targets().join(journal::stored_path(path, &sha256)?);
@@ -163,8 +191,12 @@ impl Editor {
     }
 
     /// No longer signs the file under this path; whether it was signed.
-    pub fn remove_target(&mut self, path: &TargetPath) -> bool {
-        self.targets().targets.contains_key(path) && self.targets_mut().targets.remove(path).is_some()
+    pub fn remove_target(&mut self, path: &TargetPath) -> Result<bool, RepositoryError> {
+        if self.target(path)?.is_none() {
+            return Ok(false);
+        }
+        let role = self.role_of(path);
+        Ok(self.role_mut(&role)?.targets.remove(path).is_some())
     }
 
     /// Changes keys and thresholds. What is impossible is refused when it is published, version and expiry are set
@@ -172,128 +204,156 @@ impl Editor {
     pub fn edit_root(&mut self, edit: impl FnOnce(&mut Root)) {
         let mut root = self.root().clone();
         edit(&mut root);
-        self.root = Some(root);
+        self.staged.root = Some(unsigned(root));
     }
 
     /// Forgets the staged change; takes effect with [`Editor::save`].
     pub fn discard(&mut self) {
-        self.root = None;
-        self.targets = None;
+        self.staged = Staged::default();
     }
 
     /// How the staged change differs from what is published.
-    pub fn change(&self) -> Change {
-        difference(&self.published, self.root.as_ref(), self.targets.as_ref())
+    pub fn change(&self) -> Result<Change, RepositoryError> {
+        difference(&self.layout, &self.published, &self.staged)
     }
 
-    /// Writes the staged change. Drafts that equal what is published are dropped.
+    /// Writes the staged change. Roles that nobody signed and that equal what is published are dropped.
     pub fn save(&mut self) -> Result<Change, RepositoryError> {
-        let change = self.change();
+        let change = self.change()?;
         if !change.root {
-            self.root = None;
+            self.staged.root.take_if(|root| root.signatures.is_empty());
         }
-        if change.added.is_empty() && change.removed.is_empty() && change.changed.is_empty() {
-            self.targets = None;
-        }
+        let unchanged = self.unchanged_roles()?;
+        self.staged.roles.retain(|role, _| !unchanged.contains(role));
         if self.layout.settings()? != self.settings {
             self.layout.write_settings(&self.settings)?;
         }
-        write_draft(&self.layout, ROOT_DRAFT, self.root.as_ref())?;
-        write_draft(&self.layout, TARGETS_DRAFT, self.targets.as_ref())?;
-        remove_unneeded(&self.layout, self.targets.as_ref())?;
+        self.staged.write(&self.layout, &self.saved)?;
+        self.saved = self.staged.clone();
+        remove_unneeded(&self.layout, &self.staged)?;
         Ok(change)
     }
 
-    pub(super) fn staged_root(&self) -> Option<&Root> {
-        self.root.as_ref()
+    pub(super) fn staged_mut(&mut self) -> &mut Staged {
+        &mut self.staged
     }
 
-    pub(super) fn staged_targets(&self) -> Option<&Targets> {
-        self.targets.as_ref()
+    pub(super) fn published(&self) -> &Published {
+        &self.published
     }
 
-    fn targets_mut(&mut self) -> &mut Targets {
-        self.targets.get_or_insert_with(|| self.published.targets.clone())
+    /// A role that is to change: it loses the signatures that it has.
+    pub(super) fn role_mut(&mut self, role: &RoleName) -> Result<&mut Targets, RepositoryError> {
+        if !self.staged.roles.contains_key(role) {
+            let published = match *role == RoleName::targets() {
+                true => Some(self.published.targets.clone()),
+                false => self.published.whole_role(&self.layout, role)?,
+            };
+            // Version and expiry are set when it is signed.
+            let targets = published.unwrap_or_else(|| Targets::new(self.published.targets.expires));
+            self.staged.roles.insert(role.clone(), unsigned(targets));
+        }
+        let document = self.staged.roles.get_mut(role);
+        let document =
+            document.ok_or_else(|| RepositoryError::Encode { what: "a role", why: "it was not staged".to_owned() })?;
+        document.signatures.clear();
+        Ok(&mut document.signed)
     }
+
+    /// The role that signs this path.
+    fn role_of(&self, path: &TargetPath) -> RoleName {
+        let delegated = self.targets().delegations.as_ref().and_then(|delegations| delegations.role_of(path));
+        delegated.unwrap_or_else(RoleName::targets)
+    }
+
+    /// The staged roles that say what is published and that nobody has signed.
+    fn unchanged_roles(&self) -> Result<Vec<RoleName>, RepositoryError> {
+        let mut unchanged = Vec::new();
+        for (role, document) in self.staged.roles.iter().filter(|(_, document)| document.signatures.is_empty()) {
+            let Some(before) = self.published.role(&self.layout, role)? else { continue };
+            let (files, signed) = (&before.targets, &document.signed);
+            let mut same = signed.targets.len() == files.len() && signed.delegations == before.delegations;
+            for (path, file) in &signed.targets {
+                same = same && entry(&self.layout, files, path.as_str())?.as_ref() == Some(file);
+            }
+            if same {
+                unchanged.push(role.clone());
+            }
+        }
+        Ok(unchanged)
+    }
+}
+
+fn unsigned<T>(signed: T) -> Document<T> {
+    Document { signatures: Vec::new(), signed }
 }
 
 /// How what is staged on disk differs from what is published.
 pub(super) fn staged_change(layout: &Layout, published: &Published) -> Result<Change, RepositoryError> {
-    let root: Option<Root> = read_draft(layout, ROOT_DRAFT)?;
-    let targets: Option<Targets> = read_draft(layout, TARGETS_DRAFT)?;
-    Ok(difference(published, root.as_ref(), targets.as_ref()))
+    difference(layout, published, &Staged::read(layout)?)
 }
 
-fn difference(published: &Published, root: Option<&Root>, targets: Option<&Targets>) -> Change {
-    let root = root.is_some_and(|root| !same_root(root, &published.root));
-    let mut change = Change { root, ..Change::default() };
-    let Some(staged) = targets else { return change };
-    let before = &published.targets.targets;
-    for (path, file) in &staged.targets {
-        match before.get(path) {
-            None => change.added.push(path.to_string()),
-            Some(known) if known != file => change.changed.push(path.to_string()),
+fn difference(layout: &Layout, published: &Published, staged: &Staged) -> Result<Change, RepositoryError> {
+    let root = staged.root.as_ref().is_some_and(|root| !same_root(&root.signed, &published.root));
+    let targets = staged.roles.get("targets");
+    let delegations = targets.is_some_and(|targets| targets.signed.delegations != published.targets.delegations);
+    let mut change = Change { root, delegations, ..Change::default() };
+    // What leaves one role and comes to another is not new.
+    let (mut added, mut removed) = (BTreeMap::new(), BTreeMap::new());
+    for (role, document) in &staged.roles {
+        let before = published.role(layout, role)?;
+        let before = before.as_ref().map(|before| &before.targets);
+        for (path, file) in &document.signed.targets {
+            match before.map(|before| entry(layout, before, path.as_str())).transpose()?.flatten() {
+                None => drop(added.insert(path.as_str(), file)),
+                Some(known) if known != *file => change.changed.push(path.to_string()),
+                Some(_) => {}
+            }
+        }
+        for name in before.into_iter().flat_map(|before| before.keys()) {
+            if !document.signed.targets.contains_key(&*name)
+                && let Some(file) = before.map(|before| entry(layout, before, &name)).transpose()?.flatten()
+            {
+                removed.insert(name.into_owned(), file);
+            }
+        }
+    }
+    for (path, file) in added {
+        match removed.remove(path) {
+            None => change.added.push(path.to_owned()),
+            Some(known) if known != *file => change.changed.push(path.to_owned()),
             Some(_) => {}
         }
     }
-    let gone = before.keys().filter(|path| !staged.targets.contains_key(*path));
-    change.removed = gone.map(ToString::to_string).collect();
-    change
+    change.removed = removed.into_keys().collect();
+    change.changed.sort();
+    Ok(change)
 }
 
-/// Forgets the staged change on disk, once it is published.
-pub(super) fn clear_staged(layout: &Layout) -> Result<(), RepositoryError> {
-    write_draft::<Root>(layout, ROOT_DRAFT, None)?;
-    write_draft::<Targets>(layout, TARGETS_DRAFT, None)?;
-    remove_unneeded(layout, None)
+fn entry(layout: &Layout, table: &Table<TargetFile>, path: &str) -> Result<Option<TargetFile>, RepositoryError> {
+    table.get(path).map_err(|why| RepositoryError::damaged(layout.metadata(), why))
 }
 
 fn same_root(a: &Root, b: &Root) -> bool {
     a.keys == b.keys && a.roles == b.roles && a.consistent_snapshot == b.consistent_snapshot && a.extra == b.extra
 }
 
-fn read_draft<T: DeserializeOwned>(layout: &Layout, name: &str) -> Result<Option<T>, RepositoryError> {
-    let path = layout.staged().join(name);
-    let bytes = match files::read_bounded(&path, METADATA_MAX) {
-        Ok(bytes) => bytes,
-        Err(error) if error.is_not_found() => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
-    let document: Document<T> =
-        serde_json::from_slice(&bytes).map_err(|error| RepositoryError::damaged(&path, error))?;
-    Ok(Some(document.signed))
-}
-
-/// One member per line, so that a change reads well in version control.
-fn write_draft<T: Serialize>(layout: &Layout, name: &str, draft: Option<&T>) -> Result<(), RepositoryError> {
-    let path = layout.staged().join(name);
-    let Some(signed) = draft else {
-        return match fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(FileError::at("remove", &path)(error).into())
-            }
-            _ => Ok(()),
-        };
-    };
-    let mut bytes = serde_json::to_vec_pretty(&Document { signatures: Vec::new(), signed })
-        .map_err(|error| RepositoryError::Encode { what: "the staged change", why: error.to_string() })?;
-    bytes.push(b'\n');
-    Ok(files::write_atomic(&path, &bytes, Mode::Private)?)
-}
-
 /// Removes contents that no staged target needs.
-fn remove_unneeded(layout: &Layout, staged: Option<&Targets>) -> Result<(), RepositoryError> {
-    let digests = staged.into_iter().flat_map(|targets| targets.targets.values());
-    let needed: BTreeSet<String> =
-        digests.filter_map(|file| Some(file.hashes.digests().ok()?.sha256()?.to_hex())).collect();
+pub(super) fn remove_unneeded(layout: &Layout, staged: &Staged) -> Result<(), RepositoryError> {
+    let digests = staged.roles.values().flat_map(|role| role.signed.targets.values());
     let folder = layout.staged_files();
+    let mut at_hand = BTreeMap::new();
     for entry in fs::read_dir(&folder).map_err(FileError::at("read", &folder))? {
         let entry = entry.map_err(FileError::at("read", &folder))?;
-        if !entry.file_name().to_str().is_some_and(|name| needed.contains(name)) {
-            fs::remove_file(entry.path()).map_err(FileError::at("remove", entry.path()))?;
+        at_hand.insert(entry.file_name(), entry.path());
+    }
+    if !at_hand.is_empty() {
+        for file in digests {
+            let sha256 = file.hashes.digests().ok().and_then(|digests| digests.sha256().map(Digest::to_hex));
+            sha256.map(|sha256| at_hand.remove(std::ffi::OsStr::new(&sha256)));
         }
     }
-    Ok(())
+    at_hand.into_values().try_for_each(|path| Ok(fs::remove_file(&path).map_err(FileError::at("remove", path))?))
 }
 
 fn store(layout: &Layout, content: StoredContent<'_>, path: &TargetPath) -> Result<(u64, Digest), RepositoryError> {

@@ -160,23 +160,80 @@ pub enum RepositoryError {
         /// The reason that verification gave.
         why: String,
     },
-    /// Too few keys of a role at hand.
+    /// Too few signatures of a role: staged ones, and those that the keys at hand make.
     #[error(
-        "role {role} needs {threshold} signature(s), {have} can be made here; put a private key of key id {missing} into \
-         {keys}"
+        "role {role} needs {threshold} signature(s) of its keys{by} and has {have}; missing are those of key id(s) \
+         {missing}: let them sign with `tufgate repo sign`, or put such a private key into {keys}"
     )]
     BelowThreshold {
         /// The role that would be signed.
         role: String,
+        /// Whose keys, where there are several sets: ` in version 1`.
+        by: String,
         /// Signatures needed.
         threshold: u64,
-        /// Signatures that the keys at hand make.
+        /// Valid signatures, staged or made here.
         have: u64,
-        /// A key id of the role whose private part is not here.
+        /// The key ids of the role that have not signed.
         missing: String,
-        /// The folder where it was looked for.
+        /// The folder where private keys were looked for.
         keys: PathBuf,
     },
+    /// A number of bins that a hash does not number.
+    #[error("{bins} bins are impossible; name a power of two from 2 to {max}")]
+    Bins {
+        /// What was asked for.
+        bins: u32,
+        /// The most.
+        max: u32,
+    },
+    /// A name that a delegated role cannot have.
+    #[error("a role cannot be named `{name}`: {why}")]
+    RoleName {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A delegation to a role that there is.
+    #[error("there is a role {name} already; change its keys with `tufgate repo rotate`, or choose another name")]
+    RoleExists {
+        /// Its name.
+        name: String,
+    },
+    /// A delegation that cannot be.
+    #[error("cannot delegate: {why}")]
+    Delegation {
+        /// What stands in the way.
+        why: &'static str,
+    },
+    /// A role that the repository does not have.
+    #[error("there is no role {role} here; `tufgate repo status` lists them")]
+    UnknownRole {
+        /// Its name.
+        role: String,
+    },
+    /// A key that is of no role that is to be signed.
+    #[error("key {keyid} may sign nothing of what is staged; the roles wait for {wanted}")]
+    KeyNotInRole {
+        /// Its id.
+        keyid: String,
+        /// The key ids whose signatures are missing.
+        wanted: String,
+    },
+    /// A key id that names no key of the role, or several.
+    #[error("`{keyid}` names {found} keys of role {role}; give the whole id as `tufgate repo status` shows it")]
+    NoSuchKey {
+        /// The id or its beginning.
+        keyid: String,
+        /// How many keys it names.
+        found: usize,
+        /// The role.
+        role: String,
+    },
+    /// Nothing is staged that could be signed.
+    #[error("nothing is staged and nothing is due: there is nothing to sign")]
+    NothingToSign,
     /// A staged root that cannot be one.
     #[error("staged role {role} has {keys} key(s) and threshold {threshold}: it could never be signed")]
     ImpossibleThreshold {
@@ -248,6 +305,14 @@ impl RepositoryError {
                 | Self::ImpossibleThreshold { .. }
                 | Self::Lifetime { .. }
                 | Self::TargetPath { .. }
+                | Self::Bins { .. }
+                | Self::RoleName { .. }
+                | Self::RoleExists { .. }
+                | Self::Delegation { .. }
+                | Self::UnknownRole { .. }
+                | Self::KeyNotInRole { .. }
+                | Self::NoSuchKey { .. }
+                | Self::NothingToSign
         )
     }
 

@@ -11,24 +11,25 @@ use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Layout, RepositoryError,
-    editor::{self, Hashing},
+    Layout, RepositoryError, delegation,
+    editor::Hashing,
     layout::{PublishLock, own_folder},
     published::{Online, Overlay, Published},
+    staged,
 };
 use crate::{
     base::{
         Algorithm, ByteSize, Digest, Hasher,
         files::{self, FileError, Mode},
     },
-    tuf::{TIMESTAMP_FILE_NAME, TargetPath, schema::Targets},
+    tuf::{RoleName, TIMESTAMP_FILE_NAME, TargetPath, schema::SignedTargets},
 };
 
 /// The longest name of a file on disk, in bytes.
 const FILE_NAME_MAX: usize = 255;
 /// How the names of files begin that are written to be renamed, here and in `base::files`.
 const TEMPORARY_PREFIX: &str = ".tmp-";
-/// The largest record: three roles at most, and their names and quotes.
+/// The largest record: all roles, with their names and quotes.
 const RECORD_MAX: ByteSize = ByteSize::gib(4);
 
 /// A publication, ready to be written: recorded whole before the first file of it is.
@@ -93,7 +94,7 @@ fn finish(layout: &Layout, pending: &Pending) -> Result<(), RepositoryError> {
     }
     write_out(layout, pending)?;
     if pending.clears_staged {
-        editor::clear_staged(layout)?;
+        staged::clear(layout)?;
     }
     let path = layout.pending();
     fs::remove_file(&path).map_err(FileError::at("remove", &path))?;
@@ -140,15 +141,15 @@ fn check(layout: &Layout, pending: &Pending) -> Result<(), Trouble> {
         contents.push((path, &stored.sha256));
     }
     let only_online = contents.is_empty() && overlay.keys().all(|name| is_online(name));
-    let (timestamp, targets) = match only_online {
-        true => (Online::verify_all_of(layout, &overlay)?.timestamp, None),
+    let (timestamp, roles) = match only_online {
+        true => (Online::verify_all_of(layout, &overlay)?.timestamp, Vec::new()),
         false => {
-            let published = Published::verify_all_of(layout, &overlay)?;
-            (published.timestamp, Some(published.targets))
+            let (published, roles) = Published::verify_all_of(layout, &overlay)?;
+            (published.timestamp, roles)
         }
     };
     for (path, sha256) in contents {
-        if !targets.as_ref().is_some_and(|targets| is_signed(targets, &path, sha256)) {
+        if !roles.iter().any(|role| is_signed(role, &path, sha256)) {
             return not_ours(format!("{path} is not signed with sha256:{sha256}"));
         }
     }
@@ -161,15 +162,16 @@ fn check(layout: &Layout, pending: &Pending) -> Result<(), Trouble> {
     }
 }
 
-/// Whether a file has a name under which a publication writes: `timestamp.json`, or a version and one of the other
-/// top-level roles (§6.1).
+/// Whether a file has a name under which a publication writes: `timestamp.json`, or a version and another role (§6.1).
+/// Whether there is such a role, the verification finds out.
 fn is_metadata_name(name: &str) -> bool {
     if name == TIMESTAMP_FILE_NAME {
         return true;
     }
     let Some((version, file)) = name.split_once('.') else { return false };
     let exact = version.parse::<u64>().is_ok_and(|number| number > 0 && number.to_string() == version);
-    exact && matches!(file, "root.json" | "targets.json" | "snapshot.json")
+    let role = RoleName::of_file_name(file);
+    exact && role.is_some_and(|role| role != RoleName::timestamp() && delegation::check_name(&role).is_ok())
 }
 
 fn is_online(name: &str) -> bool {
@@ -190,8 +192,9 @@ fn target_path(stored: &StoredFile) -> Option<TargetPath> {
     (again.to_str() == Some(to)).then_some(path)
 }
 
-fn is_signed(targets: &Targets, path: &TargetPath, sha256: &str) -> bool {
-    let digests = targets.targets.get(path).and_then(|file| file.hashes.digests().ok());
+fn is_signed(role: &SignedTargets, path: &TargetPath, sha256: &str) -> bool {
+    let file = role.targets.get(path.as_str()).ok().flatten();
+    let digests = file.and_then(|file| file.hashes.digests().ok());
     digests.and_then(|digests| digests.sha256().map(Digest::to_hex)).as_deref() == Some(sha256)
 }
 

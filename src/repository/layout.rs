@@ -4,11 +4,14 @@
 //! DIR/repository.json        format, lifetimes, index: see RepositorySettings
 //! DIR/root.json              the trust anchor to hand out: the first root
 //! DIR/keys/                  private keys (0600) and their public parts
-//! DIR/staged/                the staged change: root.json, targets.json, files/<sha256>
+//! DIR/staged/                the staged change: root.json, targets.json, roles/<name>.json, files/<sha256>
 //! DIR/staged/publication.json   a publication that was begun; finished by the next command
-//! DIR/published/metadata/    N.root.json, N.targets.json, N.snapshot.json, timestamp.json
+//! DIR/published/metadata/    N.root.json, N.targets.json, N.<name>.json, N.snapshot.json, timestamp.json
 //! DIR/published/targets/     stored targets, each as <folder>/<sha256>.<name>
 //! ```
+//!
+//! A staged role is a whole document with the signatures that it has so far, members in the order of their names, one on
+//! a line: only roles that change are staged, so that a change reads well in version control.
 
 use std::{
     fs::{self, DirBuilder},
@@ -19,7 +22,7 @@ use std::{
 };
 
 use super::{
-    Lifetimes, RepositoryError, RepositorySettings,
+    Lifetimes, RepositoryError, RepositorySettings, delegation,
     keys::{KeySource, PublicPart},
     publish, settings,
 };
@@ -68,6 +71,8 @@ pub struct InitOptions {
     pub expires_after: Lifetimes,
     /// Where the key of each role comes from.
     pub keys: InitKeys,
+    /// How many hashed bins sign the targets, with the keys of the targets role; `None`: the targets role itself.
+    pub bins: Option<u32>,
 }
 
 /// The keys of a new repository.
@@ -97,6 +102,7 @@ pub struct Initialised {
 /// repository, and the next `init` starts anew or finishes.
 pub fn init(dir: &Path, options: &InitOptions, clock: &dyn Clock) -> Result<Initialised, RepositoryError> {
     options.expires_after.check()?;
+    options.bins.map(delegation::bit_length).transpose()?;
     own_folder(dir, 0o755)?;
     let _lock = wait_for(dir, EDIT_LOCK, EDIT_PATIENCE)?;
     finish_init(dir)?;
@@ -135,7 +141,7 @@ impl Layout {
         let layout = Self { dir: dir.to_owned() };
         layout.settings()?;
         own_folder(&layout.dir, 0o755)?;
-        for folder in [layout.staged(), layout.staged_files()] {
+        for folder in [layout.staged(), layout.staged_files(), layout.staged_roles()] {
             own_folder(&folder, 0o700)?;
         }
         // Not made here: what is missing of these is said by whoever needs it.
@@ -170,6 +176,11 @@ impl Layout {
     /// Contents that the staged change stores, each under its SHA-256.
     pub fn staged_files(&self) -> PathBuf {
         self.staged().join("files")
+    }
+
+    /// The staged roles that targets delegates to, each under its name.
+    pub fn staged_roles(&self) -> PathBuf {
+        self.staged().join("roles")
     }
 
     /// The publication that was begun and is not finished.
@@ -241,7 +252,7 @@ fn make(
     }
     own_folder(part, 0o700)?;
     let layout = Layout { dir: part.to_owned() };
-    for folder in [layout.keys(), layout.staged(), layout.staged_files()] {
+    for folder in [layout.keys(), layout.staged(), layout.staged_files(), layout.staged_roles()] {
         own_folder(&folder, 0o700)?;
     }
     for folder in [layout.published(), layout.metadata(), layout.targets()] {
@@ -255,7 +266,7 @@ fn make(
         targets: take(&options.keys.targets, "targets")?,
         online: take(&options.keys.online, "online")?,
     };
-    let anchor = publish::first_publication(&layout, &keys, &options.expires_after, clock.now())?;
+    let anchor = publish::first_publication(&layout, &keys, options, clock.now())?;
     files::write_atomic(&layout.anchor(), &anchor, Mode::Public)?;
     layout.write_settings(&RepositorySettings::new(options.expires_after))?;
     let named = [("root", &keys.root), ("targets", &keys.targets), ("online", &keys.online)];

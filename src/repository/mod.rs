@@ -2,19 +2,26 @@
 //!
 //! One folder holds it all (see [`layout`]): the keys, the staged change and what is published. A change is staged by an
 //! [`Editor`], then signed and published by [`publish()`]; [`serve_timestamps()`] keeps the online roles fresh with the
-//! online key alone. Nothing here asks a network.
+//! online key alone. Keys that lie elsewhere sign what is staged by [`sign()`]. Nothing here asks a network.
 
+mod ceremony;
+pub mod delegation;
 pub mod editor;
 pub mod error;
 mod journal;
 pub mod keys;
 pub mod layout;
 mod online;
+mod proposal;
 pub mod publish;
 mod published;
 mod settings;
+mod signing;
+mod staged;
 pub mod status;
 
+pub use ceremony::{Rotation, SignReport, rotate, sign};
+pub use delegation::{NewRole, delegate, delegate_bins};
 pub use editor::{Change, Editor, StoredContent};
 pub use error::RepositoryError;
 pub use keys::{FileKey, KeySource, PublicPart, SecretFile, Secrets, Signer};
@@ -22,9 +29,12 @@ pub use layout::{InitKeys, InitOptions, Initialised, Layout, holds_only_init, in
 pub use online::{OnlineReport, refresh, serve_timestamps};
 pub use publish::{Publication, publish};
 pub use settings::{IndexRecord, Lifetimes, RepositorySettings};
+pub use signing::Awaited;
 pub use status::{KeyStatus, RepositoryStatus, RoleStatus, status};
 
 #[cfg(test)]
 mod attacks;
+#[cfg(test)]
+mod delegation_tests;
 #[cfg(test)]
 mod tests;

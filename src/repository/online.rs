@@ -1,6 +1,6 @@
 //! The online roles: timestamp and snapshot, kept fresh with the online key alone.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use jiff::Timestamp as Moment;
 use serde::Serialize;
@@ -46,7 +46,7 @@ pub fn refresh(dir: &Path, clock: &dyn Clock, force: bool) -> Result<OnlineRepor
         return Err(RepositoryError::Expired { role: "root", expires: before.root.expires });
     }
     let mut making = Making::new(&layout, lifetimes, now);
-    making.renew_online(&before.root, &before.snapshot, &before.timestamp, None, force)?;
+    making.renew_online(&before.root, &before.snapshot, &before.timestamp, BTreeMap::new(), force)?;
     let roles = making.roles.clone();
     if !making.is_empty() {
         commit(&layout, &lock, &making.finish_online()?)?;

@@ -5,21 +5,25 @@
 //! recorded whole in one file; a command that is cut off in between is finished by the next one.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     fs,
     num::NonZeroU32,
     path::Path,
+    time::Duration,
 };
 
 use jiff::Timestamp as Moment;
 use serde::Serialize;
 
 use super::{
-    Change, Editor, Layout, Lifetimes, RepositoryError,
+    Change, Editor, InitOptions, Layout, Lifetimes, RepositoryError, delegation,
     journal::{Pending, PendingFile, StoredFile, commit, has_content, stored_path, write_out},
-    keys::{KeyFolder, PublicPart},
+    keys::{KeyFolder, PublicPart, Signer},
     layout::METADATA_MAX,
+    proposal::Proposing,
     published::{Online, Overlay, Published},
+    signing::{self, Asked},
+    staged::Staged,
 };
 use crate::{
     base::{
@@ -27,10 +31,9 @@ use crate::{
         files::{self, FileError, Mode},
     },
     tuf::{
-        KeyId, RoleName, canonical,
+        KeyId, RoleName, TIMESTAMP_FILE_NAME,
         schema::{
-            Document, Extra, MetaFile, Role, RoleKeys, Root, Signature, Snapshot, Targets, Timestamp, Version,
-            format_expires,
+            Document, Extra, MetaFile, Role, RoleKeys, Root, Snapshot, Targets, Timestamp, Version, format_expires,
         },
     },
 };
@@ -71,38 +74,37 @@ pub(super) struct RoleKeySet {
 ///
 /// Nothing is written before all signatures are made and the whole verifies as a client would see it.
 pub fn publish(dir: &Path, clock: &dyn Clock) -> Result<Publication, RepositoryError> {
-    let editor = Editor::open(dir)?;
-    let layout = editor.layout();
+    let mut editor = Editor::open(dir)?;
+    let layout = editor.layout().clone();
     let lock = layout.lock_publishing()?;
     let report = Publication { resumed: editor.resumed(), ..Publication::default() };
-    let Some((roles, pending)) = prepare(&editor, clock)? else { return Ok(report) };
-    let change = editor.change();
-    commit(layout, &lock, &pending)?;
+    let change = editor.change()?;
+    let Some((roles, pending)) = prepare(&mut editor, clock)? else { return Ok(report) };
+    commit(&layout, &lock, &pending)?;
     Ok(Publication { change, roles, ..report })
 }
 
 /// What is to be published now, signed and rehearsed; `None` where nothing is staged and nothing due. Nothing is
-/// written. The lock on publishing is held by the caller.
-fn prepare(editor: &Editor, clock: &dyn Clock) -> Result<Option<(Vec<PublishedRole>, Pending)>, RepositoryError> {
-    let layout = editor.layout();
-    let settings = layout.settings()?;
+/// written; the editor forgets what is staged. The lock on publishing is held by the caller.
+fn prepare(editor: &mut Editor, clock: &dyn Clock) -> Result<Option<(Vec<PublishedRole>, Pending)>, RepositoryError> {
+    let layout = editor.layout().clone();
+    let lifetimes = layout.settings()?.expires_after;
     let now = clock.now();
     // Read again, under the lock: a renewal may have come in between.
-    let before = Published::read(layout)?;
-    let draft = Draft::of(editor, &before, &settings.expires_after, now)?;
-    let mut making = Making::new(layout, settings.expires_after, now);
-    let root = match draft.root {
-        Some(root) => making.root(root, &before.root)?,
-        None => before.root.clone(),
-    };
-    let targets = draft.targets.map(|targets| making.targets(targets, &root)).transpose()?;
+    let before = Published::read(&layout)?;
+    let staged = std::mem::take(editor.staged_mut());
+    let stored = staged_contents(&layout, &staged)?;
+    let proposing = Proposing::new(&layout, &before, lifetimes, now)?;
+    let proposal = proposing.propose(staged)?;
+    let mut making = Making::new(&layout, lifetimes, now);
+    let root = proposal.root.as_ref().map_or_else(|| before.root.clone(), |root| root.signed.clone());
+    let entries = making.proposal(proposal, &proposing)?;
     let changed = !making.is_empty();
-    making.renew_online(&root, &before.snapshot, &before.timestamp, targets, changed)?;
+    making.renew_online(&root, &before.snapshot, &before.timestamp, entries, changed)?;
     if making.is_empty() {
         return Ok(None);
     }
     let roles = making.roles.clone();
-    let stored = staged_contents(layout, editor)?;
     Ok(Some((roles, making.finish(stored, true)?)))
 }
 
@@ -110,22 +112,29 @@ fn prepare(editor: &Editor, clock: &dyn Clock) -> Result<Option<(Vec<PublishedRo
 pub(super) fn first_publication(
     layout: &Layout,
     keys: &RoleKeySet,
-    lifetimes: &Lifetimes,
+    options: &InitOptions,
     now: Moment,
 ) -> Result<Vec<u8>, RepositoryError> {
+    let lifetimes = &options.expires_after;
     let root = first_root(keys, expires_at(now, lifetimes.root)?)?;
     let mut making = Making::new(layout, *lifetimes, now);
-    making.root(root.clone(), &root)?;
+    making.role(unsigned(root.clone()), &[Asked::by_root(&RoleName::root(), &root)?])?;
     let anchor = making.overlay.get("1.root.json").cloned().unwrap_or_default();
     // The rehearsal starts from the anchor.
     files::write_atomic(&layout.anchor(), &anchor, Mode::Public)?;
-    let targets = making.targets(Targets::new(expires_at(now, lifetimes.targets)?), &root)?;
-    let snapshot = Snapshot::new(
-        expires_at(now, lifetimes.snapshot)?,
-        BTreeMap::from([(RoleName::targets().meta_key(), targets)]),
-    );
-    let entry = making.snapshot(snapshot, &root)?;
-    making.timestamp(Timestamp::new(expires_at(now, lifetimes.timestamp)?, entry), &root)?;
+    let expires = expires_at(now, lifetimes.targets)?;
+    let mut targets = Targets::new(expires);
+    targets.delegations = options.bins.map(|bins| delegation::first_bins(bins, &root)).transpose()?;
+    let delegations = targets.delegations.clone();
+    let asked = Asked::by_root(&RoleName::targets(), &root)?;
+    let mut meta = BTreeMap::from([(RoleName::targets().meta_key(), making.role(unsigned(targets), &[asked])?)]);
+    for role in delegations.iter().flat_map(|delegations| delegations.role_names()) {
+        let asked = Asked::by_targets(&role, delegations.as_ref())?;
+        let entry = making.role(unsigned(Targets::new(expires)), &[asked])?;
+        meta.insert(role.meta_key(), entry);
+    }
+    let entry = making.online_role(Snapshot::new(expires_at(now, lifetimes.snapshot)?, meta), "snapshot", &root)?;
+    making.online_role(Timestamp::new(expires_at(now, lifetimes.timestamp)?, entry), "timestamp", &root)?;
     write_out(layout, &making.finish(Vec::new(), false)?)?;
     Ok(anchor)
 }
@@ -149,46 +158,12 @@ fn first_root(keys: &RoleKeySet, expires: Moment) -> Result<Root, RepositoryErro
     Ok(root)
 }
 
-/// The roles that get a new version: staged ones, and those past half of their life whose keys are here.
-struct Draft {
-    root: Option<Root>,
-    targets: Option<Targets>,
-}
-
-impl Draft {
-    fn of(editor: &Editor, before: &Published, lifetimes: &Lifetimes, now: Moment) -> Result<Self, RepositoryError> {
-        let keys = KeyFolder::new(editor.layout().keys());
-        let mut root = editor.staged_root().cloned();
-        if root.is_none() && is_due(before.root.expires, lifetimes.root, now) && can_sign(&keys, &before.root, "root")?
-        {
-            root = Some(before.root.clone());
-        }
-        if let Some(root) = &mut root {
-            root.version = next(before.root.version)?;
-            root.expires = expires_at(now, lifetimes.root)?;
-        }
-        let mut targets = editor.staged_targets().cloned();
-        let due = is_due(before.targets.expires, lifetimes.targets, now);
-        if targets.is_none() && due && can_sign(&keys, &before.root, "targets")? {
-            targets = Some(before.targets.clone());
-        }
-        // A root that takes the targets key away needs targets signed anew.
-        let rekeyed = root.as_ref().is_some_and(|root| root.roles.get("targets") != before.root.roles.get("targets"));
-        if targets.is_none() && rekeyed {
-            targets = Some(before.targets.clone());
-        }
-        if let Some(targets) = &mut targets {
-            targets.version = next(before.targets.version)?;
-            targets.expires = expires_at(now, lifetimes.targets)?;
-        }
-        Ok(Self { root, targets })
-    }
-}
-
 /// Metadata files as they are made, in the order in which they are to be written.
 pub(super) struct Making<'a> {
     layout: &'a Layout,
     keys: KeyFolder,
+    /// Those of the keys at hand that were opened, by what they were wanted for.
+    signers: BTreeMap<Vec<KeyId>, Vec<Box<dyn Signer>>>,
     lifetimes: Lifetimes,
     now: Moment,
     overlay: Overlay,
@@ -199,39 +174,67 @@ pub(super) struct Making<'a> {
 impl<'a> Making<'a> {
     pub(super) fn new(layout: &'a Layout, lifetimes: Lifetimes, now: Moment) -> Self {
         let keys = KeyFolder::new(layout.keys());
-        Self { layout, keys, lifetimes, now, overlay: Overlay::new(), order: Vec::new(), roles: Vec::new() }
+        let (signers, overlay) = (BTreeMap::new(), Overlay::new());
+        Self { layout, keys, signers, lifetimes, now, overlay, order: Vec::new(), roles: Vec::new() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.overlay.is_empty()
     }
 
-    /// Signs a root for itself and for the one before it (§5.3.4).
-    fn root(&mut self, root: Root, before: &Root) -> Result<Root, RepositoryError> {
-        check_thresholds(&root)?;
-        let mut signatures = self.signatures(&root, "root", before)?;
-        for signature in self.signatures(&root, "root", &root)? {
-            if signatures.iter().all(|known| known.keyid != signature.keyid) {
-                signatures.push(signature);
-            }
+    /// Signs the roles of a proposal with the keys at hand, and gives what snapshot lists of them.
+    fn proposal(
+        &mut self,
+        mut proposal: Staged,
+        proposing: &Proposing<'_>,
+    ) -> Result<BTreeMap<String, MetaFile>, RepositoryError> {
+        let mut asked = BTreeMap::new();
+        for role in proposal.roles.keys() {
+            asked.insert(role.clone(), proposing.asked(&proposal, role)?);
         }
-        self.add("root", root.clone(), signatures)?;
-        Ok(root)
+        if let Some(root) = proposal.root.take() {
+            let asked = proposing.asked_for_root(&root.signed)?;
+            self.role(root, &asked)?;
+        }
+        let mut entries = BTreeMap::new();
+        // Targets first, as it is read.
+        let first = proposal.roles.remove("targets").map(|targets| (RoleName::targets(), targets));
+        for (role, document) in first.into_iter().chain(proposal.roles) {
+            let Some(asked) = asked.remove(&role) else { continue };
+            entries.insert(role.meta_key(), self.role(document, &[asked])?);
+        }
+        Ok(entries)
     }
 
-    fn targets(&mut self, targets: Targets, root: &Root) -> Result<MetaFile, RepositoryError> {
-        let signatures = self.signatures(&targets, "targets", root)?;
-        self.add("targets", targets, signatures)
+    /// Adds the signatures of the keys at hand to a role; an error where they do not reach the threshold then.
+    fn role<T: Role + Serialize>(
+        &mut self,
+        mut document: Document<T>,
+        asked: &[Asked],
+    ) -> Result<MetaFile, RepositoryError> {
+        let Some(role) = asked.first().map(|asked| asked.role.clone()) else {
+            return Err(encode("metadata", "nobody is asked to sign it"));
+        };
+        for asked_now in asked {
+            let signers = match self.signers.entry(asked_now.keys.keyids.clone()) {
+                Entry::Occupied(signers) => signers.into_mut(),
+                Entry::Vacant(vacant) => vacant.insert(self.keys.signers(&asked_now.keys.keyids)?),
+            };
+            signing::add(&mut document, asked, signers)?;
+        }
+        signing::check_thresholds(&document, asked, &self.keys)?;
+        self.add(&role, document)
     }
 
-    fn snapshot(&mut self, snapshot: Snapshot, root: &Root) -> Result<MetaFile, RepositoryError> {
-        let signatures = self.signatures(&snapshot, "snapshot", root)?;
-        self.add("snapshot", snapshot, signatures)
-    }
-
-    fn timestamp(&mut self, timestamp: Timestamp, root: &Root) -> Result<(), RepositoryError> {
-        let signatures = self.signatures(&timestamp, "timestamp", root)?;
-        self.add("timestamp", timestamp, signatures).map(drop)
+    fn online_role<T: Role + Serialize>(
+        &mut self,
+        signed: T,
+        role: &str,
+        root: &Root,
+    ) -> Result<MetaFile, RepositoryError> {
+        let role = RoleName::new(role).map_err(|error| encode("metadata", error))?;
+        let asked = Asked::by_root(&role, root)?;
+        self.role(unsigned(signed), &[asked])
     }
 
     /// New versions of snapshot and timestamp where they are due; `force` renews whether due or not.
@@ -240,25 +243,25 @@ impl<'a> Making<'a> {
         root: &Root,
         snapshot: &Snapshot,
         timestamp: &Timestamp,
-        targets: Option<MetaFile>,
+        targets: BTreeMap<String, MetaFile>,
         force: bool,
     ) -> Result<(), RepositoryError> {
-        let snapshot_due = force || targets.is_some() || is_due(snapshot.expires, self.lifetimes.snapshot, self.now);
+        let snapshot_due = force || !targets.is_empty() || is_due(snapshot.expires, self.lifetimes.snapshot, self.now);
         if !snapshot_due && !is_due(timestamp.expires, self.lifetimes.timestamp, self.now) {
             return Ok(());
         }
         let mut timestamp = timestamp.clone();
         if snapshot_due {
             let mut snapshot = snapshot.clone();
-            snapshot.meta.extend(targets.map(|entry| (RoleName::targets().meta_key(), entry)));
+            snapshot.meta.extend(targets);
             snapshot.version = next(snapshot.version)?;
             snapshot.expires = expires_at(self.now, self.lifetimes.snapshot)?;
-            let entry = self.snapshot(snapshot, root)?;
+            let entry = self.online_role(snapshot, "snapshot", root)?;
             timestamp.meta.insert(RoleName::snapshot().meta_key(), entry);
         }
         timestamp.version = next(timestamp.version)?;
         timestamp.expires = expires_at(self.now, self.lifetimes.timestamp)?;
-        self.timestamp(timestamp, root)
+        self.online_role(timestamp, "timestamp", root).map(drop)
     }
 
     /// Rehearses what was made and orders it for writing: root last but for timestamp, so that readers who meet a new
@@ -293,43 +296,18 @@ impl<'a> Making<'a> {
         Ok(Pending { metadata, stored, clears_staged })
     }
 
-    /// Signatures by all keys of `role` under `root` that are here; an error where they do not reach the threshold.
-    fn signatures<T: Role + Serialize>(
-        &self,
-        signed: &T,
-        role: &str,
-        root: &Root,
-    ) -> Result<Vec<Signature>, RepositoryError> {
-        let asked = root.roles.get(role).ok_or_else(|| encode("root", format!("it has no role {role}")))?;
-        let message = canonical::of(signed).map_err(|error| encode("metadata", error))?;
-        let mut signatures = Vec::new();
-        for signer in self.keys.signers(&asked.keyids)? {
-            let sig = hex::encode(signer.sign(&message)?);
-            signatures.push(Signature { keyid: signer.public().key_id()?, sig, extra: Extra::new() });
-        }
-        let have = signatures.len() as u64;
-        let threshold = u64::from(asked.threshold.get());
-        if have >= threshold {
-            return Ok(signatures);
-        }
-        let absent = |keyid: &&KeyId| signatures.iter().all(|signature| signature.keyid != **keyid);
-        let missing = asked.keyids.iter().find(absent).map(ToString::to_string).unwrap_or_default();
-        let keys = self.keys.path().to_owned();
-        Err(RepositoryError::BelowThreshold { role: role.to_owned(), threshold, have, missing, keys })
-    }
-
     fn add<T: Role + Serialize>(
         &mut self,
-        role: &str,
-        signed: T,
-        signatures: Vec<Signature>,
+        role: &RoleName,
+        document: Document<T>,
     ) -> Result<MetaFile, RepositoryError> {
+        let signed = &document.signed;
         let (version, expires) = (signed.version(), signed.expires());
-        let name = match role {
-            "timestamp" => "timestamp.json".to_owned(),
-            _ => format!("{version}.{role}.json"),
+        let name = match *role == RoleName::timestamp() {
+            true => TIMESTAMP_FILE_NAME.to_owned(),
+            false => role.versioned_file_name(version),
         };
-        let bytes = serde_json::to_vec(&Document { signatures, signed }).map_err(|error| encode("metadata", error))?;
+        let bytes = serde_json::to_vec(&document).map_err(|error| encode("metadata", error))?;
         if bytes.len() as u64 > METADATA_MAX.bytes() {
             return Err(encode("metadata", format!("{name} would be larger than {METADATA_MAX}")));
         }
@@ -337,14 +315,13 @@ impl<'a> Making<'a> {
         self.order.push(name.clone());
         self.overlay.insert(name, bytes);
         let expires = format_expires(expires);
-        self.roles.push(PublishedRole { role: role.to_owned(), version: version.get(), expires });
+        self.roles.push(PublishedRole { role: role.to_string(), version: version.get(), expires });
         Ok(entry)
     }
 }
 
 /// The contents that the staged change stores and that are not published yet.
-fn staged_contents(layout: &Layout, editor: &Editor) -> Result<Vec<StoredFile>, RepositoryError> {
-    let Some(targets) = editor.staged_targets() else { return Ok(Vec::new()) };
+fn staged_contents(layout: &Layout, staged: &Staged) -> Result<Vec<StoredFile>, RepositoryError> {
     let folder = layout.staged_files();
     let mut at_hand = BTreeSet::new();
     for entry in fs::read_dir(&folder).map_err(FileError::at("read", &folder))? {
@@ -352,7 +329,7 @@ fn staged_contents(layout: &Layout, editor: &Editor) -> Result<Vec<StoredFile>, 
         at_hand.extend(entry.file_name().into_string());
     }
     let mut stored = Vec::new();
-    for (path, target) in &targets.targets {
+    for (path, target) in staged.roles.values().flat_map(|role| &role.signed.targets) {
         let digests = target.hashes.digests().map_err(|why| encode("targets", why))?;
         let Some(sha256) = digests.sha256().map(Digest::to_hex) else { continue };
         if at_hand.contains(&sha256) {
@@ -373,7 +350,11 @@ fn meta_file(version: Version, bytes: &[u8]) -> MetaFile {
     MetaFile { length: Some(bytes.len() as u64), hashes, ..MetaFile::new(version) }
 }
 
-fn next(version: Version) -> Result<Version, RepositoryError> {
+fn unsigned<T>(signed: T) -> Document<T> {
+    Document { signatures: Vec::new(), signed }
+}
+
+pub(super) fn next(version: Version) -> Result<Version, RepositoryError> {
     version.next().map_err(|error| encode("metadata", error))
 }
 
@@ -389,39 +370,25 @@ pub(super) fn expires_at(now: Moment, lifetime: Span) -> Result<Moment, Reposito
 
 /// When half of the life of what expires then is over.
 pub(super) fn due_at(expires: Moment, lifetime: Span) -> Moment {
-    let half = jiff::SignedDuration::try_from(lifetime.duration() / 2).ok();
-    half.and_then(|half| expires.checked_sub(half).ok()).unwrap_or(Moment::MIN)
+    ahead_of(expires, lifetime.duration() / 2)
+}
+
+/// So long before what expires then.
+pub(super) fn ahead_of(expires: Moment, span: Duration) -> Moment {
+    let span = jiff::SignedDuration::try_from(span).ok();
+    span.and_then(|span| expires.checked_sub(span).ok()).unwrap_or(Moment::MIN)
 }
 
 pub(super) fn is_due(expires: Moment, lifetime: Span, now: Moment) -> bool {
     now >= due_at(expires, lifetime)
 }
 
-fn can_sign(keys: &KeyFolder, root: &Root, role: &str) -> Result<bool, RepositoryError> {
-    let Some(asked) = root.roles.get(role) else { return Ok(false) };
-    let here = keys.list()?;
-    let at_hand = asked.keyids.iter().filter(|keyid| here.iter().any(|(known, _)| known == keyid.as_str())).count();
-    Ok(at_hand as u64 >= u64::from(asked.threshold.get()))
-}
-
-fn check_thresholds(root: &Root) -> Result<(), RepositoryError> {
-    for (role, asked) in &root.roles {
-        let known: BTreeSet<&KeyId> = asked.keyids.iter().filter(|keyid| root.keys.contains_key(*keyid)).collect();
-        let threshold = u64::from(asked.threshold.get());
-        if (known.len() as u64) < threshold {
-            let role = role.to_string();
-            return Err(RepositoryError::ImpossibleThreshold { role, keys: known.len(), threshold });
-        }
-    }
-    Ok(())
-}
-
 /// Publishes as far as a process would that is killed after so many files.
 #[cfg(test)]
 pub(super) fn cut_off(dir: &Path, clock: &dyn Clock, after: usize) {
-    let editor = Editor::open(dir).unwrap();
-    let layout = editor.layout();
-    let (_, mut pending) = prepare(&editor, clock).unwrap().unwrap();
+    let mut editor = Editor::open(dir).unwrap();
+    let layout = &editor.layout().clone();
+    let (_, mut pending) = prepare(&mut editor, clock).unwrap().unwrap();
     files::write_atomic(&layout.pending(), &serde_json::to_vec(&pending).unwrap(), Mode::Private).unwrap();
     pending.stored.truncate(after);
     pending.metadata.truncate(after - pending.stored.len());

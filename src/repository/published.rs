@@ -11,21 +11,23 @@ use super::{Layout, RepositoryError, layout::METADATA_MAX};
 use crate::{
     base::files,
     tuf::{
-        Floors, RoleName, RootStage, TIMESTAMP_FILE_NAME, TargetsStage, TufError,
-        schema::{Root, Snapshot, Targets, Timestamp},
+        Floors, RoleName, RootStage, TIMESTAMP_FILE_NAME, TargetsStage, TrustedSet, TufError, Verified,
+        schema::{Root, SignedTargets, Snapshot, Targets, Timestamp},
     },
 };
 
 /// Metadata files that are about to be published, by name: looked up before the folder.
 pub(super) type Overlay = BTreeMap<String, Vec<u8>>;
 
-/// The four roles as published. Verified, though perhaps expired: renewing what has expired is this side's work.
+/// The four roles as published, and the way to those that targets delegates to, which are read when they are asked for.
+/// Verified, though perhaps expired: renewing what has expired is this side's work.
 #[derive(Clone, Debug)]
 pub(super) struct Published {
     pub(super) root: Root,
     pub(super) timestamp: Timestamp,
     pub(super) snapshot: Snapshot,
     pub(super) targets: Targets,
+    set: TrustedSet,
 }
 
 /// The roles that the online key signs, and the root that says so.
@@ -55,19 +57,54 @@ impl Published {
         reader.all(BEFORE_ALL).map_err(|trouble| trouble.of_published(layout))
     }
 
+    /// A targets role as published, `targets` itself or one that it delegates to; `None` where it was never published.
+    pub(super) fn role(
+        &self,
+        layout: &Layout,
+        role: &RoleName,
+    ) -> Result<Option<Verified<SignedTargets>>, RepositoryError> {
+        if *role == RoleName::targets() {
+            return Ok(Some(self.set.targets().clone()));
+        }
+        if !self.snapshot.meta.contains_key(&role.meta_key()) {
+            return Ok(None);
+        }
+        let overlay = Overlay::new();
+        let reader = Reader::new(layout, &overlay);
+        reader.delegated(&self.set, role, BEFORE_ALL).map_err(|trouble| trouble.of_published(layout))
+    }
+
+    /// The same as a whole, to be changed.
+    pub(super) fn whole_role(&self, layout: &Layout, role: &RoleName) -> Result<Option<Targets>, RepositoryError> {
+        let Some(signed) = self.role(layout, role)? else { return Ok(None) };
+        let whole = whole(role.clone(), signed.to_whole());
+        whole.map(Some).map_err(|error| Trouble::from(error).of_published(layout))
+    }
+
+    /// The roles that targets delegates to.
+    pub(super) fn delegated(&self) -> impl Iterator<Item = RoleName> {
+        self.targets.delegations.iter().flat_map(|delegations| delegations.role_names())
+    }
+
     /// Verifies what would be published if the files of `overlay` were written, as a client that starts from the
     /// anchor would at `now`.
     pub(super) fn rehearse(layout: &Layout, overlay: &Overlay, now: Moment) -> Result<(), RepositoryError> {
         let reader = Reader::new(layout, overlay);
-        reader.all(now).map(drop).map_err(Trouble::of_rehearsal)
+        let published = reader.all(now).map_err(Trouble::of_rehearsal)?;
+        reader.delegated_roles(&published, now, drop).map_err(Trouble::of_rehearsal)
     }
 
     /// As [`Published::rehearse`], whatever has expired; also refuses files of `overlay` that were not verified because
-    /// no client would ask for them.
-    pub(super) fn verify_all_of(layout: &Layout, overlay: &Overlay) -> Result<Self, RepositoryError> {
+    /// no client would ask for them. Gives the targets roles that are among them.
+    pub(super) fn verify_all_of(
+        layout: &Layout,
+        overlay: &Overlay,
+    ) -> Result<(Self, Vec<Verified<SignedTargets>>), RepositoryError> {
         let reader = Reader::new(layout, overlay);
         let published = reader.all(BEFORE_ALL).map_err(Trouble::of_rehearsal)?;
-        reader.all_found().map(|()| published)
+        let mut roles = vec![published.set.targets().clone()];
+        reader.delegated_roles(&published, BEFORE_ALL, |role| roles.push(role)).map_err(Trouble::of_rehearsal)?;
+        reader.all_found().map(|()| (published, roles))
     }
 }
 
@@ -100,6 +137,8 @@ fn whole<T>(role: RoleName, document: Result<T, String>) -> Result<T, TufError> 
 
 enum Trouble {
     Read(RepositoryError),
+    /// A file that the others refer to.
+    Missing(String),
     Verify(TufError),
 }
 
@@ -107,6 +146,7 @@ impl Trouble {
     fn of_rehearsal(self) -> RepositoryError {
         match self {
             Self::Read(error) => error,
+            Self::Missing(name) => RepositoryError::WouldNotVerify { why: format!("{name} is missing") },
             Self::Verify(error) => RepositoryError::WouldNotVerify { why: error.to_string() },
         }
     }
@@ -114,6 +154,7 @@ impl Trouble {
     fn of_published(self, layout: &Layout) -> RepositoryError {
         match self {
             Self::Read(error) => error,
+            Self::Missing(name) => RepositoryError::damaged(layout.metadata().join(name), "the file is missing"),
             Self::Verify(error) => RepositoryError::Unverified { dir: layout.published(), why: error.to_string() },
         }
     }
@@ -155,9 +196,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn needed(&self, name: &str) -> Result<Vec<u8>, RepositoryError> {
-        self.file(name)?
-            .ok_or_else(|| RepositoryError::damaged(self.layout.metadata().join(name), "the file is missing"))
+    fn needed(&self, name: &str) -> Result<Vec<u8>, Trouble> {
+        self.file(name)?.ok_or_else(|| Trouble::Missing(name.to_owned()))
     }
 
     /// Follows the chain of roots from the anchor to its end, then timestamp and snapshot.
@@ -183,6 +223,41 @@ impl<'a> Reader<'a> {
         let targets = self.needed(&stage.request().file_name)?;
         let set = stage.accept(targets, now)?;
         let targets = whole(RoleName::targets(), set.targets().to_whole())?;
-        Ok(Published { root, timestamp, snapshot, targets })
+        Ok(Published { root, timestamp, snapshot, targets, set })
+    }
+
+    /// A role that the top-level targets delegate to.
+    fn delegated(
+        &self,
+        set: &TrustedSet,
+        role: &RoleName,
+        now: Moment,
+    ) -> Result<Option<Verified<SignedTargets>>, Trouble> {
+        let Some(request) = set.delegated(role)? else { return Ok(None) };
+        let bytes = self.needed(&request.file.file_name)?;
+        Ok(Some(request.accept(bytes, now)?.targets().clone()))
+    }
+
+    /// Verifies the delegated roles of the overlay at `now`; where it has new delegations, all others too, whatever has
+    /// expired of them: somebody else may be the one to renew them.
+    fn delegated_roles(
+        &self,
+        published: &Published,
+        now: Moment,
+        mut found: impl FnMut(Verified<SignedTargets>),
+    ) -> Result<(), Trouble> {
+        let targets_file = RoleName::targets().versioned_file_name(published.targets.version);
+        let all = self.overlay.contains_key(&targets_file).then(|| published.delegated());
+        let of_overlay = self.overlay.keys().filter_map(|name| RoleName::of_file_name(name.split_once('.')?.1));
+        let of_overlay: BTreeSet<RoleName> = of_overlay.filter(|role| !role.is_top_level()).collect();
+        for role in &of_overlay {
+            if let Some(role) = self.delegated(&published.set, role, now)? {
+                found(role);
+            }
+        }
+        for role in all.into_iter().flatten().filter(|role| !of_overlay.contains(role)) {
+            self.delegated(&published.set, &role, BEFORE_ALL)?;
+        }
+        Ok(())
     }
 }

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::{
-    Change, Layout, RepositoryError, RepositorySettings, editor, keys::KeyFolder, layout::METADATA_MAX,
-    published::Published,
+    Awaited, Change, Layout, RepositoryError, RepositorySettings, editor, keys::KeyFolder, layout::METADATA_MAX,
+    proposal::Proposing, published::Published, staged::Staged,
 };
 use crate::{
     base::{Clock, Digest, files},
-    tuf::schema::{Role, Root, format_expires},
+    tuf::schema::{Role, RoleKeys, format_expires},
 };
 
 /// A repository at a glance.
@@ -24,12 +24,15 @@ pub struct RepositoryStatus {
     pub root_sha256: String,
     /// What it remembers about itself.
     pub settings: RepositorySettings,
-    /// The top-level roles as published.
+    /// The top-level roles as published, and the named ones that targets delegates to. Bins are one: the one that expires
+    /// first.
     pub roles: Vec<RoleStatus>,
     /// How many targets are published.
     pub targets: usize,
     /// How the staged change differs from what is published.
     pub staged: Change,
+    /// The signatures that the staged change has and those that it waits for.
+    pub awaited: Vec<Awaited>,
     /// Whether a publication was cut off; the next command that writes finishes it.
     pub unfinished: bool,
 }
@@ -67,34 +70,70 @@ pub fn status(dir: &Path, clock: &dyn Clock) -> Result<RepositoryStatus, Reposit
     let published = Published::read(&layout)?;
     let anchor = files::read_bounded(&layout.anchor(), METADATA_MAX)?;
     let at_hand: Vec<String> = KeyFolder::new(layout.keys()).list()?.into_iter().map(|(keyid, _)| keyid).collect();
-    let view = View { root: &published.root, at_hand: &at_hand, now: clock.now() };
-    let roles = vec![
-        view.role("root", &published.root),
-        view.role("targets", &published.targets),
-        view.role("snapshot", &published.snapshot),
-        view.role("timestamp", &published.timestamp),
+    let view = View { at_hand: &at_hand, now: clock.now() };
+    let asked = |role: &str| published.root.roles.get(role);
+    let mut roles = vec![
+        view.role("root", &published.root, asked("root")),
+        view.role("targets", &published.targets, asked("targets")),
+        view.role("snapshot", &published.snapshot, asked("snapshot")),
+        view.role("timestamp", &published.timestamp, asked("timestamp")),
     ];
+    let delegated = delegated(&layout, &published, &view)?;
+    let targets = published.targets.targets.len() + delegated.targets;
+    roles.extend(delegated.roles);
+    let staged = Staged::read(&layout)?;
+    let change = editor::staged_change(&layout, &published)?;
+    let awaited = match staged == Staged::default() {
+        true => Vec::new(),
+        false => {
+            let proposing = Proposing::new(&layout, &published, settings.expires_after, clock.now())?;
+            proposing.awaited(&proposing.propose(staged)?)?
+        }
+    };
     Ok(RepositoryStatus {
         dir: dir.to_owned(),
         anchor: layout.anchor(),
         root_sha256: Digest::sha256(&anchor).to_hex(),
         settings,
         roles,
-        targets: published.targets.targets.len(),
-        staged: editor::staged_change(&layout, &published)?,
+        targets,
+        staged: change,
+        awaited,
         unfinished: layout.pending().exists(),
     })
 }
 
+struct Delegated {
+    roles: Vec<RoleStatus>,
+    targets: usize,
+}
+
+fn delegated(layout: &Layout, published: &Published, view: &View<'_>) -> Result<Delegated, RepositoryError> {
+    let mut found = Delegated { roles: Vec::new(), targets: 0 };
+    let Some(delegations) = &published.targets.delegations else { return Ok(found) };
+    let mut bins: Option<(jiff::Timestamp, RoleStatus)> = None;
+    for name in delegations.role_names() {
+        let Some(role) = published.role(layout, &name)? else { continue };
+        found.targets += role.targets.len();
+        let asked = delegations.keys_of(&name);
+        let expires = role.expires();
+        match &delegations.succinct_roles {
+            Some(_) if bins.as_ref().is_some_and(|(first, _)| *first <= expires) => {}
+            Some(_) => bins = Some((expires, view.role(name.as_str(), &*role, asked.as_ref()))),
+            None => found.roles.push(view.role(name.as_str(), &*role, asked.as_ref())),
+        }
+    }
+    found.roles.extend(bins.map(|(_, role)| role));
+    Ok(found)
+}
+
 struct View<'a> {
-    root: &'a Root,
     at_hand: &'a [String],
     now: jiff::Timestamp,
 }
 
 impl View<'_> {
-    fn role<T: Role>(&self, name: &str, role: &T) -> RoleStatus {
-        let asked = self.root.roles.get(name);
+    fn role<T: Role>(&self, name: &str, role: &T, asked: Option<&RoleKeys>) -> RoleStatus {
         let keyids = asked.into_iter().flat_map(|asked| &asked.keyids);
         let keys = keyids.map(|keyid| KeyStatus {
             keyid: keyid.to_string(),

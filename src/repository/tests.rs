@@ -127,8 +127,8 @@ fn a_staged_change_that_is_undone_leaves_nothing_staged() {
     let Made { dir, clock, .. } = &made();
     stage(dir, "a", b"a");
     let mut editor = Editor::open(dir).unwrap();
-    assert!(editor.remove_target(&path("a")));
-    assert!(!editor.remove_target(&path("a")));
+    assert!(editor.remove_target(&path("a")).unwrap());
+    assert!(!editor.remove_target(&path("a")).unwrap());
     assert!(editor.save().unwrap().is_empty());
     drop(editor);
     assert!(!dir.join("staged/targets.json").exists());
@@ -370,7 +370,7 @@ fn a_renewal_goes_on_while_an_editor_is_open_and_a_second_editor_does_not() {
     let error = Editor::open(dir).unwrap_err();
     assert!(matches!(error, RepositoryError::Busy { .. }) && error.fault() == Fault::Local);
     // What the editor stages goes on top of the renewal.
-    editor.put_target(path("a"), file(b"a"));
+    editor.put_target(path("a"), file(b"a")).unwrap();
     editor.save().unwrap();
     drop(editor);
     publish(dir, clock).unwrap();

@@ -299,11 +299,7 @@ impl Walk {
     }
 
     fn need(&self, next: &Pending, file: MetaRequest, key: RoleKey) -> RoleRequest {
-        let by = next.by.targets.name();
-        let nobody = Default::default();
-        let keys = next.by.targets.delegations.as_ref().map_or(&nobody, |delegations| &delegations.keys);
-        let authority = Authority::new(by, &next.keys, keys);
-        RoleRequest { file, delegator: by.clone(), key, authority, limits: *self.set.limits() }
+        request(&next.by.targets, &next.keys, file, key, self.set.limits())
     }
 
     /// Looks for the target in one role, else notes where the role sends the search.
@@ -338,10 +334,51 @@ impl Walk {
     }
 }
 
+impl TrustedSet {
+    /// What is to be asked for a role that the top-level targets delegate to; `None` where they do not.
+    ///
+    /// # Errors
+    /// [`TufError::NotInSnapshot`] where the snapshot does not list the role.
+    pub fn delegated(&self, role: &RoleName) -> Result<Option<RoleRequest>, TufError> {
+        let keys = self.targets().delegations.as_ref().and_then(|delegations| delegations.keys_of(role));
+        let Some(keys) = keys else { return Ok(None) };
+        let meta = listed(self.snapshot(), role)?;
+        let file = MetaRequest::listed(role.clone(), &meta, self.consistent_snapshot(), Kind::Targets, self.limits())?;
+        let key = role_key(self.targets_id(), role, &file);
+        Ok(Some(request(self.targets(), &keys, file, key, self.limits())))
+    }
+}
+
+impl Delegations {
+    /// The first role, in the order of search, that is trusted for the path.
+    pub fn role_of(&self, path: &TargetPath) -> Option<RoleName> {
+        let hash = Digest::sha256(path.as_str().as_bytes());
+        let (leads, _) = leads(self, path, &hash, &mut Steps::new(u64::MAX));
+        leads.into_iter().next().map(|(role, _)| role)
+    }
+}
+
+fn request(
+    by: &Verified<SignedTargets>,
+    role: &RoleKeys,
+    file: MetaRequest,
+    key: RoleKey,
+    limits: &Limits,
+) -> RoleRequest {
+    let nobody = Default::default();
+    let keys = by.delegations.as_ref().map_or(&nobody, |delegations| &delegations.keys);
+    let authority = Authority::new(by.name(), role, keys);
+    RoleRequest { file, delegator: by.name().clone(), key, authority, limits: *limits }
+}
+
 fn key_of(next: &Pending, file: &MetaRequest) -> RoleKey {
+    role_key(&next.by.id, &next.role, file)
+}
+
+fn role_key(delegator: &Digest, role: &RoleName, file: &MetaRequest) -> RoleKey {
     RoleKey {
-        delegator: next.by.id.clone(),
-        role: next.role.clone(),
+        delegator: delegator.clone(),
+        role: role.clone(),
         version: file.version,
         length: file.length,
         digests: file.digests.clone(),
@@ -394,6 +431,5 @@ fn is_trusted_for(role: &DelegatedRole, path: &TargetPath, hex: &str, steps: &mu
 fn bin_name(succinct: &SuccinctRoles, hash: &Digest) -> Option<RoleName> {
     let first: [u8; 4] = hash.as_bytes().first_chunk().copied()?;
     let bin = u32::from_be_bytes(first).checked_shr(32_u32.checked_sub(succinct.bit_length)?)?;
-    let name = format!("{}-{bin:0digits$x}", succinct.name_prefix, digits = succinct.digits());
-    RoleName::new(&name).ok()
+    succinct.role_name(bin)
 }

@@ -5,6 +5,7 @@ mod harness;
 
 mod attacks;
 mod bodies;
+mod ceremony;
 mod chain;
 mod chunks;
 mod clients;

@@ -56,7 +56,7 @@ fn key_name(path: &Path) -> &str {
 }
 
 /// Opens the key in a file: a private key, or one on a token.
-fn open(path: &Path) -> Result<Box<dyn Signer>, RepositoryError> {
+pub fn open(path: &Path) -> Result<Box<dyn Signer>, RepositoryError> {
     if token_file::is_one(path) {
         return open_token(path);
     }

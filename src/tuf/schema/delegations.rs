@@ -76,6 +76,20 @@ pub struct SuccinctRoles {
 }
 
 impl Delegations {
+    /// The keys and the threshold of a role that it delegates to.
+    pub fn keys_of(&self, role: &RoleName) -> Option<RoleKeys> {
+        if let Some(succinct) = &self.succinct_roles {
+            return succinct.is_role(role).then(|| succinct.role_keys());
+        }
+        self.roles.iter().flatten().find(|named| named.name == *role).map(DelegatedRole::role_keys)
+    }
+
+    /// The roles that it delegates to, in the order of search.
+    pub fn role_names(&self) -> impl Iterator<Item = RoleName> {
+        let named = self.roles.iter().flatten().map(|role| role.name.clone());
+        named.chain(self.succinct_roles.iter().flat_map(SuccinctRoles::role_names))
+    }
+
     /// What the types cannot say: either `roles` or `succinct_roles`; no top-level names, no name twice; one kind of
     /// path selection for each; `bit_length` within 1 to 32.
     pub(in crate::tuf) fn check(&self) -> Result<(), String> {
@@ -133,6 +147,27 @@ impl SuccinctRoles {
         // The longest name: the prefix, a hyphen and the digits of the last bin.
         let longest = format!("{}-{}", self.name_prefix, "f".repeat(self.digits()));
         RoleName::new(&longest).map(drop).map_err(|error| error.to_string())
+    }
+
+    /// The role of that number.
+    pub(in crate::tuf) fn role_name(&self, bin: u32) -> Option<RoleName> {
+        let name = format!("{}-{bin:0digits$x}", self.name_prefix, digits = self.digits());
+        RoleName::new(&name).ok()
+    }
+
+    /// The names of all the roles, in the order of their numbers.
+    pub fn role_names(&self) -> impl Iterator<Item = RoleName> {
+        let last = u32::MAX.checked_shr(32_u32.saturating_sub(self.bit_length)).unwrap_or(0);
+        (0..=last).filter_map(|bin| self.role_name(bin))
+    }
+
+    /// Whether that is one of the roles.
+    pub fn is_role(&self, role: &RoleName) -> bool {
+        let digits = role.as_str().strip_prefix(&self.name_prefix).and_then(|rest| rest.strip_prefix('-'));
+        let bin = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok());
+        bin.is_some_and(|bin| {
+            bin.checked_shr(self.bit_length).unwrap_or(0) == 0 && self.role_name(bin).as_ref() == Some(role)
+        })
     }
 
     /// The number of hexadecimal digits that each role's number is padded to.

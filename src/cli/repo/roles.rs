@@ -1,0 +1,173 @@
+//! Who signs: delegations, signatures from several machines, other keys.
+
+use std::{num::NonZeroU32, path::PathBuf};
+
+use clap::Args;
+
+use super::{print_change, repository_failure};
+use crate::{
+    base::SystemClock,
+    cli::{Exit, Failure, print_json, print_line},
+    repository::{
+        self, Awaited, Change, NewRole, PublicPart, RepositoryError, Rotation, Signer, keys::KeyFolder, layout::Layout,
+    },
+};
+
+/// How many roles that wait for the same are listed by name.
+const LISTED_MAX: usize = 8;
+
+#[derive(Debug, Args)]
+pub(super) struct Delegate {
+    /// The repository's folder
+    dir: PathBuf,
+    /// The name of the role that is to sign
+    #[arg(required_unless_present = "bins", conflicts_with = "bins")]
+    name: Option<String>,
+    /// The target paths that it signs: PROJECT/FILE with the wildcards *, ? and […], which do not cross a slash
+    #[arg(long, value_name = "PATTERN", required_unless_present = "bins", conflicts_with = "bins")]
+    paths: Vec<String>,
+    /// Spread all targets over so many hashed bins, a power of two; without --key the keys of targets sign them
+    #[arg(long, value_name = "N")]
+    bins: Option<u32>,
+    /// A key that may sign: its public part (.pub.json), or the private key itself, of which no more than the public part is
+    /// taken
+    #[arg(long = "key", value_name = "FILE", required_unless_present = "bins")]
+    keys: Vec<PathBuf>,
+    /// How many of the keys have to sign
+    #[arg(long, value_name = "M", default_value = "1")]
+    threshold: NonZeroU32,
+    /// Let no later role sign these paths
+    #[arg(long, conflicts_with = "bins")]
+    terminating: bool,
+    /// Print what is staged as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Sign {
+    /// The repository's folder
+    dir: PathBuf,
+    /// A private key; left out, all that lie in the repository's folder of keys
+    #[arg(long = "key", value_name = "FILE")]
+    keys: Vec<PathBuf>,
+    /// Print what was signed, and who is still to sign, as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Rotate {
+    /// The repository's folder
+    dir: PathBuf,
+    /// root, targets, online (snapshot and timestamp), snapshot, timestamp, bins, or the name of a delegated role
+    role: String,
+    /// A key that may sign from now on: its public part, or the private key
+    #[arg(long, value_name = "FILE")]
+    add: Vec<PathBuf>,
+    /// The id, or the beginning of the id, of a key that may no longer
+    #[arg(long, value_name = "KEYID")]
+    remove: Vec<String>,
+    /// How many of the keys have to sign; left out, as many as before
+    #[arg(long, value_name = "M", required_unless_present_any = ["add", "remove"])]
+    threshold: Option<NonZeroU32>,
+    /// Print what is staged as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Delegate {
+    pub(super) fn run(self) -> Result<Exit, Failure> {
+        let public = public_parts(&self.keys)?;
+        let change = match (self.bins, self.name) {
+            (Some(bins), _) => repository::delegate_bins(&self.dir, bins, &public, self.threshold),
+            (None, name) => {
+                let (name, paths) = (name.unwrap_or_default(), self.paths);
+                let (threshold, terminating) = (self.threshold, self.terminating);
+                repository::delegate(&self.dir, NewRole { name, paths, keys: public, threshold, terminating })
+            }
+        };
+        print_staged(&change.map_err(failed)?, self.json)
+    }
+}
+
+impl Sign {
+    pub(super) fn run(self) -> Result<Exit, Failure> {
+        let signers = self.signers().map_err(failed)?;
+        let report = repository::sign(&self.dir, &signers, &SystemClock).map_err(failed)?;
+        if self.json {
+            return print_json(&report).map(|()| Exit::Ok);
+        }
+        print_change(&report.change)?;
+        print_line(&format!("{} signature(s) added", report.added))?;
+        print_awaited(&report.roles)?;
+        Ok(Exit::Ok)
+    }
+
+    fn signers(&self) -> Result<Vec<Box<dyn Signer>>, RepositoryError> {
+        let in_folder = || KeyFolder::new(Layout::open(&self.dir)?.keys()).list();
+        let paths = match self.keys.is_empty() {
+            true => in_folder()?.into_iter().map(|(_, path)| path).collect(),
+            false => self.keys.clone(),
+        };
+        paths.iter().map(|path| keys::open(path)).collect()
+    }
+}
+
+impl Rotate {
+    pub(super) fn run(self) -> Result<Exit, Failure> {
+        let add = public_parts(&self.add)?;
+        let rotation = Rotation { add, remove: self.remove, threshold: self.threshold };
+        let change = repository::rotate(&self.dir, &self.role, &rotation).map_err(failed)?;
+        print_staged(&change, self.json)
+    }
+}
+
+fn failed(error: RepositoryError) -> Failure {
+    repository_failure(&error)
+}
+
+fn public_parts(files: &[PathBuf]) -> Result<Vec<PublicPart>, Failure> {
+    files.iter().map(|path| PublicPart::load(path).map_err(failed)).collect()
+}
+
+fn print_staged(change: &Change, json: bool) -> Result<Exit, Failure> {
+    if json {
+        return print_json(change).map(|()| Exit::Ok);
+    }
+    print_change(change)?;
+    let hint = match change.is_empty() {
+        true => "nothing is staged: so it is published already",
+        false => "staged; `tufgate repo status` says who has to sign, `tufgate repo publish` makes it so",
+    };
+    print_line(hint).map(|()| Exit::Ok)
+}
+
+/// Who has signed and who still has to, roles that wait for the same in one line.
+pub(super) fn print_awaited(roles: &[Awaited]) -> Result<(), Failure> {
+    let mut groups: Vec<(&Awaited, Vec<&str>)> = Vec::new();
+    for role in roles {
+        let same = |other: &Awaited| {
+            (&other.by, other.threshold, &other.signed, &other.missing)
+                == (&role.by, role.threshold, &role.signed, &role.missing)
+        };
+        match groups.iter_mut().find(|(first, _)| same(first)) {
+            Some((_, names)) => names.push(&role.role),
+            None => groups.push((role, vec![&role.role])),
+        }
+    }
+    groups.into_iter().try_for_each(|(role, names)| print_line(&awaited_line(role, &names)))
+}
+
+fn awaited_line(role: &Awaited, names: &[&str]) -> String {
+    let mut name = names.iter().take(LISTED_MAX).copied().collect::<Vec<_>>().join(", ");
+    if names.len() > LISTED_MAX {
+        name += &format!(" and {} more", names.len() - LISTED_MAX);
+    }
+    let by = if role.by.is_empty() { String::new() } else { format!(" (keys {})", role.by) };
+    let count = format!("{} of {} signature(s)", role.signed.len(), role.threshold);
+    if role.is_complete() {
+        return format!("signed   {name}{by}: {count}, publish before {}", role.expires);
+    }
+    format!("waiting  {name}{by}: {count}, until {}; can sign: {}", role.expires, role.missing.join(", "))
+}

@@ -1,0 +1,167 @@
+//! Keys of a role that lie on different machines: each signs what is staged where it is.
+//!
+//! The first `sign` fixes versions and expiries, so that all sign the same bytes; the signatures travel with the folder.
+//! Whoever edits a role that is staged takes the signatures off it.
+
+use std::{num::NonZeroU32, path::Path};
+
+use super::{Awaited, Change, Editor, PublicPart, RepositoryError, keys::Signer, proposal::Proposing, signing};
+use crate::{
+    base::Clock,
+    tuf::{
+        KeyId, RoleName,
+        schema::{Delegations, Root},
+    },
+};
+
+/// What [`sign()`] did.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct SignReport {
+    /// The difference that was signed.
+    pub change: Change,
+    /// Signatures that were added.
+    pub added: usize,
+    /// All signatures there are and are awaited.
+    pub roles: Vec<Awaited>,
+}
+
+/// Adds the signatures of these keys to what is staged; to take effect it is to be published. Refused is a key that may
+/// sign nothing of it.
+pub fn sign(dir: &Path, signers: &[Box<dyn Signer>], clock: &dyn Clock) -> Result<SignReport, RepositoryError> {
+    let mut editor = Editor::open(dir)?;
+    let change = editor.change()?;
+    let (layout, before) = (editor.layout().clone(), editor.published().clone());
+    let proposing = Proposing::new(&layout, &before, editor.settings().expires_after, clock.now())?;
+    let mut proposal = proposing.propose(std::mem::take(editor.staged_mut()))?;
+    if proposal.root.is_none() && proposal.roles.is_empty() {
+        return Err(RepositoryError::NothingToSign);
+    }
+    check_wanted(&proposing.awaited(&proposal)?, signers)?;
+    let mut added = 0;
+    if let Some(mut root) = proposal.root.take() {
+        let asked = proposing.asked_for_root(&root.signed)?;
+        added += signing::add(&mut root, &asked, signers)?;
+        proposal.root = Some(root);
+    }
+    for role in proposal.roles.keys().cloned().collect::<Vec<_>>() {
+        let asked = proposing.asked(&proposal, &role)?;
+        if let Some(document) = proposal.roles.get_mut(&role) {
+            added += signing::add(document, &[asked], signers)?;
+        }
+    }
+    let roles = proposing.awaited(&proposal)?;
+    // What is fixed here and not signed yet would be fixed anew, later: whoever signs first, all sign the same.
+    *editor.staged_mut() = proposal;
+    editor.save()?;
+    Ok(SignReport { change, added, roles })
+}
+
+fn check_wanted(awaited: &[Awaited], signers: &[Box<dyn Signer>]) -> Result<(), RepositoryError> {
+    for signer in signers {
+        let keyid = &signer.public().keyid;
+        if !awaited.iter().any(|role| role.missing.contains(keyid) || role.signed.contains(keyid)) {
+            let mut wanted: Vec<&str> = awaited
+                .iter()
+                .filter(|role| !role.is_complete())
+                .flat_map(|role| &role.missing)
+                .map(|id| &**id)
+                .collect();
+            wanted.sort_unstable();
+            wanted.dedup();
+            let wanted = if wanted.is_empty() { "nobody".to_owned() } else { wanted.join(", ") };
+            return Err(RepositoryError::KeyNotInRole { keyid: keyid.clone(), wanted });
+        }
+    }
+    Ok(())
+}
+
+/// How the keys of a role are to change.
+#[derive(Clone, Debug, Default)]
+pub struct Rotation {
+    /// Keys that may sign from now on.
+    pub add: Vec<PublicPart>,
+    /// Ids, or their beginnings, of keys that may no longer.
+    pub remove: Vec<String>,
+    /// How many have to; `None`: as many as before.
+    pub threshold: Option<NonZeroU32>,
+}
+
+/// Stages a change of the keys of `root`, `targets`, `online` (snapshot and timestamp together), `snapshot`,
+/// `timestamp`, a delegated role, or `bins`. Roles whose keys change are signed anew.
+pub fn rotate(dir: &Path, role: &str, rotation: &Rotation) -> Result<Change, RepositoryError> {
+    let mut editor = Editor::open(dir)?;
+    match role {
+        "root" | "targets" | "snapshot" | "timestamp" => rotate_top_level(&mut editor, &[role], rotation)?,
+        "online" => rotate_top_level(&mut editor, &["snapshot", "timestamp"], rotation)?,
+        _ => rotate_delegated(&mut editor, role, rotation)?,
+    }
+    editor.save()
+}
+
+fn rotate_top_level(editor: &mut Editor, roles: &[&str], rotation: &Rotation) -> Result<(), RepositoryError> {
+    let mut root = editor.root().clone();
+    for role in roles {
+        let keys = root.roles.get_mut(*role);
+        let keys = keys.ok_or_else(|| RepositoryError::UnknownRole { role: (*role).to_owned() })?;
+        rotation.apply(role, &mut keys.keyids, &mut keys.threshold)?;
+    }
+    for key in &rotation.add {
+        root.keys.insert(key.key_id()?, key.to_schema());
+    }
+    forget_unused(&mut root);
+    editor.edit_root(|staged| *staged = root);
+    Ok(())
+}
+
+/// Drops keys that no role refers to.
+fn forget_unused(root: &mut Root) {
+    let Root { keys, roles, .. } = root;
+    keys.retain(|keyid, _| roles.values().any(|role| role.keyids.contains(keyid)));
+}
+
+fn rotate_delegated(editor: &mut Editor, role: &str, rotation: &Rotation) -> Result<(), RepositoryError> {
+    let unknown = || RepositoryError::UnknownRole { role: role.to_owned() };
+    let mut delegations = editor.targets().delegations.clone().ok_or_else(unknown)?;
+    let Delegations { keys, roles, succinct_roles, .. } = &mut delegations;
+    let named = roles.iter_mut().flatten().find(|named| named.name.as_str() == role);
+    let named = named.map(|named| (&mut named.keyids, &mut named.threshold));
+    let bins = succinct_roles.as_mut().filter(|bins| bins.name_prefix == role);
+    let bins = bins.map(|bins| (&mut bins.keyids, &mut bins.threshold));
+    let (keyids, threshold) = named.or(bins).ok_or_else(unknown)?;
+    rotation.apply(role, keyids, threshold)?;
+    for key in &rotation.add {
+        keys.insert(key.key_id()?, key.to_schema());
+    }
+    let used = |keyid: &KeyId| {
+        let named = roles.iter().flatten().any(|role| role.keyids.contains(keyid));
+        named || succinct_roles.as_ref().is_some_and(|bins| bins.keyids.contains(keyid))
+    };
+    keys.retain(|keyid, _| used(keyid));
+    editor.role_mut(&RoleName::targets())?.delegations = Some(delegations);
+    Ok(())
+}
+
+impl Rotation {
+    fn apply(&self, role: &str, keyids: &mut Vec<KeyId>, threshold: &mut NonZeroU32) -> Result<(), RepositoryError> {
+        for beginning in &self.remove {
+            let found = keyids.iter().filter(|keyid| keyid.as_str().starts_with(beginning.as_str())).count();
+            if found != 1 || beginning.is_empty() {
+                return Err(RepositoryError::NoSuchKey { keyid: beginning.clone(), found, role: role.to_owned() });
+            }
+            keyids.retain(|keyid| !keyid.as_str().starts_with(beginning.as_str()));
+        }
+        for key in &self.add {
+            let keyid = key.key_id()?;
+            if !keyids.contains(&keyid) {
+                keyids.push(keyid);
+            }
+        }
+        keyids.sort();
+        *threshold = self.threshold.unwrap_or(*threshold);
+        if (keyids.len() as u64) < u64::from(threshold.get()) {
+            let (keys, threshold) = (keyids.len(), u64::from(threshold.get()));
+            return Err(RepositoryError::ImpossibleThreshold { role: role.to_owned(), keys, threshold });
+        }
+        Ok(())
+    }
+}

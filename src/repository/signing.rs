@@ -1,0 +1,153 @@
+//! Who has to sign a role, who has, and one signature more.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use super::{
+    RepositoryError,
+    keys::{KeyFolder, Signer},
+};
+use crate::tuf::{
+    KeyId, PublicKey, RoleName, canonical,
+    schema::{Delegations, Document, Extra, Key, Role, RoleKeys, Root, Signature},
+};
+
+/// Keys of which a threshold has to sign a role. A root has two such sets: those of the root before it and its own
+/// (§5.3.4).
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub(super) role: RoleName,
+    /// Who names the keys, where there are several sets.
+    pub(super) by: String,
+    pub(super) keys: RoleKeys,
+    ring: BTreeMap<KeyId, PublicKey>,
+}
+
+impl Asked {
+    fn new(role: &RoleName, by: String, keys: RoleKeys, ring: &BTreeMap<KeyId, Key>) -> Self {
+        let usable = |keyid: &KeyId| Some((keyid.clone(), PublicKey::from_schema(ring.get(keyid)?).ok()?));
+        let ring = keys.keyids.iter().filter_map(usable).collect();
+        Self { role: role.clone(), by, keys, ring }
+    }
+
+    /// The keys that a root names for a top-level role.
+    pub(super) fn by_root(role: &RoleName, root: &Root) -> Result<Self, RepositoryError> {
+        let keys = root.roles.get(role).cloned();
+        let keys = keys.ok_or_else(|| RepositoryError::UnknownRole { role: role.to_string() })?;
+        let by = if *role == RoleName::root() { format!(" in version {}", root.version) } else { String::new() };
+        Ok(Self::new(role, by, keys, &root.keys))
+    }
+
+    /// The keys that targets names for a role it delegates to.
+    pub(super) fn by_targets(role: &RoleName, delegations: Option<&Delegations>) -> Result<Self, RepositoryError> {
+        let unknown = || RepositoryError::UnknownRole { role: role.to_string() };
+        let delegations = delegations.ok_or_else(unknown)?;
+        let keys = delegations.keys_of(role).ok_or_else(unknown)?;
+        Ok(Self::new(role, String::new(), keys, &delegations.keys))
+    }
+
+    /// The keys whose signature under this message is valid.
+    pub(super) fn signed_by(&self, signatures: &[Signature], message: &[u8]) -> BTreeSet<KeyId> {
+        let is_valid = |signature: &&Signature| {
+            let key = self.ring.get(&signature.keyid);
+            key.zip(hex::decode(&signature.sig).ok()).is_some_and(|(key, raw)| key.verify(&raw, message))
+        };
+        signatures.iter().filter(is_valid).map(|signature| signature.keyid.clone()).collect()
+    }
+
+    /// What it still waits for.
+    pub(super) fn awaited<T: Role + Serialize>(&self, document: &Document<T>) -> Result<Awaited, RepositoryError> {
+        let signed = self.signed_by(&document.signatures, &message(&document.signed)?);
+        let missing = self.keys.keyids.iter().filter(|keyid| !signed.contains(*keyid));
+        Ok(Awaited {
+            role: self.role.to_string(),
+            by: self.by.trim().to_owned(),
+            version: document.signed.version().get(),
+            expires: crate::tuf::schema::format_expires(document.signed.expires()),
+            threshold: self.keys.threshold.get(),
+            missing: missing.map(ToString::to_string).collect(),
+            signed: signed.into_iter().map(|keyid| keyid.to_string()).collect(),
+        })
+    }
+}
+
+/// The signatures that a staged role has and those that it waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Awaited {
+    /// The role.
+    pub role: String,
+    /// Whose keys, where there are several sets: `in version 1`.
+    pub by: String,
+    /// The version that is signed.
+    pub version: u64,
+    /// When it will expire: until then it has to be signed and published.
+    pub expires: String,
+    /// Signatures needed.
+    pub threshold: u32,
+    /// Key ids that have signed.
+    pub signed: Vec<String>,
+    /// Key ids that have not.
+    pub missing: Vec<String>,
+}
+
+impl Awaited {
+    /// Whether it has enough.
+    pub fn is_complete(&self) -> bool {
+        self.signed.len() as u64 >= u64::from(self.threshold)
+    }
+}
+
+/// Adds the signatures of these keys where they are asked for, and drops those that count for nothing. How many were
+/// added.
+pub(super) fn add<T: Role + Serialize>(
+    document: &mut Document<T>,
+    asked: &[Asked],
+    signers: &[Box<dyn Signer>],
+) -> Result<usize, RepositoryError> {
+    let message = message(&document.signed)?;
+    let mut valid = BTreeSet::new();
+    for asked in asked {
+        valid.extend(asked.signed_by(&document.signatures, &message));
+    }
+    let mut seen = BTreeSet::new();
+    document.signatures.retain(|known| valid.contains(&known.keyid) && seen.insert(known.keyid.clone()));
+    let mut added = 0;
+    for signer in signers {
+        let keyid = signer.public().key_id()?;
+        if asked.iter().any(|asked| asked.keys.keyids.contains(&keyid)) && !valid.contains(&keyid) {
+            let sig = hex::encode(signer.sign(&message)?);
+            document.signatures.push(Signature { keyid: keyid.clone(), sig, extra: Extra::new() });
+            valid.insert(keyid);
+            added += 1;
+        }
+    }
+    document.signatures.sort_by(|a, b| a.keyid.cmp(&b.keyid));
+    Ok(added)
+}
+
+/// Refuses a document that some set of keys did not sign often enough.
+pub(super) fn check_thresholds<T: Role + Serialize>(
+    document: &Document<T>,
+    asked: &[Asked],
+    keys: &KeyFolder,
+) -> Result<(), RepositoryError> {
+    for asked in asked {
+        let awaited = asked.awaited(document)?;
+        if !awaited.is_complete() {
+            return Err(RepositoryError::BelowThreshold {
+                role: awaited.role,
+                by: asked.by.clone(),
+                threshold: u64::from(awaited.threshold),
+                have: awaited.signed.len() as u64,
+                missing: awaited.missing.join(", "),
+                keys: keys.path().to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn message<T: Serialize>(signed: &T) -> Result<Vec<u8>, RepositoryError> {
+    canonical::of(signed).map_err(|error| RepositoryError::Encode { what: "metadata", why: error.to_string() })
+}

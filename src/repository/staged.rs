@@ -1,0 +1,213 @@
+//! The staged change on disk: one file for each role that changes.
+//!
+//! A change of several files is written whole beside the old ones first and then moved to its places, so that one that
+//! is cut off is not there, or is finished by the next editor.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{
+    Layout, RepositoryError,
+    layout::{METADATA_MAX, own_folder},
+};
+use crate::{
+    base::{
+        ByteSize,
+        files::{self, FileError, Mode},
+    },
+    tuf::{
+        RoleName,
+        schema::{Document, Root, Targets},
+    },
+};
+
+const ROOT_FILE: &str = "root.json";
+const TARGETS_FILE: &str = "targets.json";
+const ROLES: &str = "roles";
+/// The next staged change while it is being written; renamed to [`NEXT`] once whole.
+const NEXT_PART: &str = ".next-part";
+/// The next staged change, whole, whose files are moved to their places one by one.
+const NEXT: &str = ".next";
+/// In [`NEXT`]: the files that are gone, as a JSON array.
+const GONE: &str = "gone.json";
+const GONE_MAX: ByteSize = ByteSize::mib(64);
+
+/// The roles that change, each with the signatures that it has so far.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Staged {
+    pub(super) root: Option<Document<Root>>,
+    /// `targets` and those that it delegates to.
+    pub(super) roles: BTreeMap<RoleName, Document<Targets>>,
+}
+
+impl Staged {
+    /// Reads what is staged.
+    pub(super) fn read(layout: &Layout) -> Result<Self, RepositoryError> {
+        let root = read(&layout.staged().join(ROOT_FILE))?;
+        let mut roles = BTreeMap::new();
+        if let Some(targets) = read(&layout.staged().join(TARGETS_FILE))? {
+            roles.insert(RoleName::targets(), targets);
+        }
+        for (role, path) in delegated(layout)? {
+            if let Some(targets) = read(&path)? {
+                roles.insert(role, targets);
+            }
+        }
+        Ok(Self { root, roles })
+    }
+
+    /// Makes this what is staged, wholly or not at all. `before` is what was read.
+    pub(super) fn write(&self, layout: &Layout, before: &Self) -> Result<(), RepositoryError> {
+        if self == before {
+            return Ok(());
+        }
+        let part = layout.staged().join(NEXT_PART);
+        remove_folder(&part)?;
+        own_folder(&part.join(ROLES), 0o700)?;
+        if let Some(root) = self.root.as_ref().filter(|root| before.root.as_ref() != Some(root)) {
+            write(&part.join(ROOT_FILE), root)?;
+        }
+        for (role, targets) in &self.roles {
+            if before.roles.get(role) != Some(targets) {
+                write(&part.join(place(role)), targets)?;
+            }
+        }
+        let gone_root = (before.root.is_some() && self.root.is_none()).then(|| PathBuf::from(ROOT_FILE));
+        let gone = before.roles.keys().filter(|role| !self.roles.contains_key(*role)).map(place);
+        let gone: Vec<PathBuf> = gone_root.into_iter().chain(gone).collect();
+        write_new(&part.join(GONE), &encode(&gone)?)?;
+        files::sync_folder(&part.join(ROLES))?;
+        files::sync_folder(&part)?;
+        fs::rename(&part, layout.staged().join(NEXT)).map_err(FileError::at("write", layout.staged()))?;
+        files::sync_folder(&layout.staged())?;
+        finish(layout)
+    }
+}
+
+/// Finishes a change that was cut off once it was whole, and removes one that was not. The editor's lock is held.
+pub(super) fn finish(layout: &Layout) -> Result<(), RepositoryError> {
+    remove_folder(&layout.staged().join(NEXT_PART))?;
+    let next = layout.staged().join(NEXT);
+    if next.symlink_metadata().is_err() {
+        return Ok(());
+    }
+    own_folder(&next, 0o700)?;
+    own_folder(&next.join(ROLES), 0o700)?;
+    for place in [ROOT_FILE, TARGETS_FILE].map(PathBuf::from).into_iter().chain(moved_roles(&next)?) {
+        let (from, to) = (next.join(&place), layout.staged().join(&place));
+        if from.symlink_metadata().is_ok() {
+            fs::rename(&from, &to).map_err(FileError::at("write", to))?;
+        }
+    }
+    let path = next.join(GONE);
+    let gone: Vec<PathBuf> = match files::read_bounded(&path, GONE_MAX) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| RepositoryError::damaged(&path, error))?,
+        Err(error) if error.is_not_found() => Vec::new(),
+        Err(error) => return Err(error.into()),
+    };
+    for place in gone.iter().filter(|place| is_place(place)) {
+        remove_file(&layout.staged().join(place))?;
+    }
+    files::sync_folder(&layout.staged_roles())?;
+    files::sync_folder(&layout.staged())?;
+    remove_folder(&next)
+}
+
+/// Forgets the staged change, once it is published.
+pub(super) fn clear(layout: &Layout) -> Result<(), RepositoryError> {
+    for file in [ROOT_FILE, TARGETS_FILE] {
+        remove_file(&layout.staged().join(file))?;
+    }
+    for (_, path) in delegated(layout)? {
+        remove_file(&path)?;
+    }
+    super::editor::remove_unneeded(layout, &Staged::default())
+}
+
+/// Where a role is staged, below the folder of the staged change.
+fn place(role: &RoleName) -> PathBuf {
+    match role.is_top_level() {
+        true => PathBuf::from(role.file_name()),
+        false => Path::new(ROLES).join(role.file_name()),
+    }
+}
+
+fn is_place(path: &Path) -> bool {
+    let role = path.file_name().and_then(|name| RoleName::of_file_name(name.to_str()?));
+    role.is_some_and(|role| place(&role) == path)
+}
+
+fn moved_roles(next: &Path) -> Result<Vec<PathBuf>, RepositoryError> {
+    let names = roles_in(&next.join(ROLES))?;
+    Ok(names.into_iter().map(|(role, _)| place(&role)).collect())
+}
+
+/// The delegated roles that are staged, and their files.
+fn delegated(layout: &Layout) -> Result<Vec<(RoleName, PathBuf)>, RepositoryError> {
+    roles_in(&layout.staged_roles())
+}
+
+fn roles_in(folder: &Path) -> Result<Vec<(RoleName, PathBuf)>, RepositoryError> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(FileError::at("read", folder)(error).into()),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(FileError::at("read", folder))?.path();
+        let role = path.file_name().and_then(|name| RoleName::of_file_name(name.to_str()?));
+        if let Some(role) = role.filter(|role| !role.is_top_level()) {
+            found.push((role, path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<Document<T>>, RepositoryError> {
+    let bytes = match files::read_bounded(path, METADATA_MAX) {
+        Ok(bytes) => bytes,
+        Err(error) if error.is_not_found() => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| RepositoryError::damaged(path, error))
+}
+
+fn write<T: Serialize>(path: &Path, document: &Document<T>) -> Result<(), RepositoryError> {
+    write_new(path, &encode(document)?)
+}
+
+/// One member per line, so that a change reads well in version control.
+fn encode(value: &impl Serialize) -> Result<Vec<u8>, RepositoryError> {
+    let mut bytes = serde_json::to_vec_pretty(value)
+        .map_err(|error| RepositoryError::Encode { what: "the staged change", why: error.to_string() })?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> Result<(), RepositoryError> {
+    Ok(files::write_new(path, bytes, Mode::Private)?)
+}
+
+fn remove_file(path: &Path) -> Result<(), RepositoryError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(FileError::at("remove", path)(error).into()),
+        _ => Ok(()),
+    }
+}
+
+/// A symbolic link is removed, not followed.
+fn remove_folder(path: &Path) -> Result<(), RepositoryError> {
+    let removed = match path.symlink_metadata() {
+        Ok(facts) if facts.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(_) => Ok(()),
+    };
+    Ok(removed.map_err(FileError::at("remove", path))?)
+}

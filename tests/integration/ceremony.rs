@@ -1,0 +1,248 @@
+//! Roles whose keys lie with several people: delegated, rotated, lost and recovered, before a running gate and python-tuf.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value;
+
+use crate::harness::{
+    folder,
+    gate::{Configuration, Gate, PATIENCE, run},
+    installers::Installer,
+    readers::{Published, Reader},
+    wheel::Wheel,
+    world::World,
+    writer::Flavour,
+};
+
+/// A signer's folder, an index, and people with keys on machines of their own.
+struct Team {
+    world: World,
+    home: PathBuf,
+}
+
+impl Team {
+    fn new(init: &[&str]) -> Self {
+        let world = World::new(Flavour::Flat);
+        let home = world.path().join("team");
+        fs::create_dir(&home).unwrap();
+        let team = Self { world, home };
+        team.repo(&[&["init", "dir"], init].concat());
+        for (prefix, below) in [("/signer/metadata/", "metadata"), ("/signer/targets/", "targets")] {
+            team.world.upstream.serve_folder(prefix, team.home.join("dir/published").join(below));
+        }
+        team
+    }
+
+    #[track_caller]
+    fn tufgate(&self, arguments: &[&str]) -> String {
+        let ended = run(&self.home, arguments);
+        assert!(ended.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&ended.stderr));
+        String::from_utf8(ended.stdout).unwrap()
+    }
+
+    #[track_caller]
+    fn repo(&self, arguments: &[&str]) -> String {
+        self.tufgate(&[&["repo"], arguments].concat())
+    }
+
+    #[track_caller]
+    fn fails(&self, arguments: &[&str]) -> String {
+        let ended = run(&self.home, &[&["repo"], arguments].concat());
+        assert!(!ended.status.success(), "{arguments:?} succeeded");
+        String::from_utf8(ended.stderr).unwrap()
+    }
+
+    /// Makes a key and gives its id.
+    fn key(&self, file: &str) -> String {
+        let json: Value = serde_json::from_str(&self.tufgate(&["key", "generate", file, "--json"])).unwrap();
+        json["keyid"].as_str().unwrap().to_owned()
+    }
+
+    fn status(&self) -> Value {
+        serde_json::from_str(&self.repo(&["status", "dir", "--json"])).unwrap()
+    }
+
+    /// The id of the only key of a role.
+    fn key_of(&self, role: &str) -> String {
+        let status = self.status();
+        let role = status["roles"].as_array().unwrap().iter().find(|entry| entry["role"] == role).unwrap();
+        role["keys"][0]["keyid"].as_str().unwrap().to_owned()
+    }
+
+    fn version(&self, role: &str) -> u64 {
+        let status = self.status();
+        let role = status["roles"].as_array().unwrap().iter().find(|entry| entry["role"] == role).unwrap();
+        role["version"].as_u64().unwrap()
+    }
+
+    fn approve(&self, wheel: &Wheel) {
+        self.world.upstream.offer(wheel);
+        let pin = format!("{}=={} --hash=sha256:{}\n", wheel.project, wheel.version, wheel.sha256());
+        fs::write(self.home.join("requirements.txt"), pin).unwrap();
+        let index = self.world.upstream.url("/simple/");
+        self.repo(&["approve", "dir", "requirements.txt", "--store", "--index-url", &index]);
+    }
+
+    /// Signs on another machine: with a copy of the folder that has no private keys, of which the staged change comes back.
+    fn sign_elsewhere(&self, key: &str) {
+        let elsewhere = self.home.join("elsewhere");
+        let _ = fs::remove_dir_all(&elsewhere);
+        folder::copy(&self.home.join("dir"), &elsewhere);
+        fs::remove_dir_all(elsewhere.join("keys")).unwrap();
+        self.repo(&["sign", "elsewhere", "--key", key]);
+        let staged = self.home.join("dir/staged");
+        fs::remove_dir_all(&staged).unwrap();
+        folder::copy(&elsewhere.join("staged"), &staged);
+    }
+
+    fn published(&self) -> Published {
+        let published = self.home.join("dir/published");
+        Published::new(self.home.join("dir/root.json"), published.join("metadata"), published.join("targets"))
+    }
+
+    /// A gate that trusts the first root.
+    fn gate(&self) -> Gate {
+        self.configuration().start()
+    }
+
+    fn configuration(&self) -> Configuration {
+        let url = |path: &str| self.world.upstream.url(path);
+        self.world
+            .configuration_with_listings()
+            .set("repository.root", self.home.join("dir/root.json").to_str().unwrap())
+            .set("repository.metadata_url", url("/signer/metadata/"))
+            .set("repository.targets_url", url("/signer/targets/"))
+    }
+
+    /// Holds that python-tuf, which goes on from what it knew, and the running gate have this version and this wheel.
+    #[track_caller]
+    fn assert_followed(&self, published: &Published, gate: &Gate, wheel: &Wheel) {
+        Reader::PythonTuf.assert_reads(published, &[(&wheel.target(), &wheel.bytes)]);
+        for role in ["root", "timestamp"] {
+            // Exactly: after an attack it may have been more.
+            let version = self.version(role);
+            folder::eventually(&format!("{role} version {version} is trusted"), PATIENCE, || {
+                let known = gate.metric("tufgate_tuf_metadata_version", &[("role", role)]);
+                ((known - version as f64).abs() < 0.5).then_some(())
+            });
+        }
+        let what = format!("{}=={}", wheel.project, wheel.version);
+        gate.install(Installer::Pip, &[&what]).assert_installed(&wheel.project.replace('-', "_"), &wheel.version);
+    }
+}
+
+fn staged_roles(dir: &Path) -> usize {
+    fs::read_dir(dir.join("staged/roles")).unwrap().count()
+}
+
+#[test]
+fn bins_are_signed_where_they_change_and_gate_and_readers_find_what_is_in_them() {
+    let team = Team::new(&["--bins", "8"]);
+    let (wheel, newer) = (Wheel::new("demo", "1.0"), Wheel::new("demo", "1.1"));
+    team.approve(&wheel);
+    assert!((1..=3).contains(&staged_roles(&team.home.join("dir"))), "the wheel, its METADATA and its listing");
+    team.repo(&["publish", "dir"]);
+    let published = team.published();
+    let gate = team.gate();
+    team.assert_followed(&published, &gate, &wheel);
+    team.approve(&newer);
+    team.repo(&["publish", "dir"]);
+    team.assert_followed(&published, &gate, &newer);
+    #[cfg(feature = "system-tests")]
+    Reader::TufJs.assert_reads(&published, &[(&wheel.target(), &wheel.bytes), (&newer.target(), &newer.bytes)]);
+    assert_eq!(team.version("targets"), 1, "only bins got new versions");
+    team.repo(&["revoke", "dir", "demo==1.0"]);
+    team.repo(&["publish", "dir"]);
+    team.assert_followed(&published, &gate, &newer);
+    assert!(Reader::PythonTuf.read(&published, &[&wheel.target()]).is_err(), "revoked");
+}
+
+#[test]
+fn a_team_signs_the_packages_of_its_own_name_with_a_threshold_of_its_own_keys() {
+    let team = Team::new(&[]);
+    let (alice, bob) = (team.key("alice.pem"), team.key("bob.pem"));
+    let keys = ["--key", "alice.pub.json", "--key", "bob.pub.json", "--threshold", "2"];
+    team.repo(&[&["delegate", "dir", "acme", "--paths", "acme-*/*", "--terminating"], &keys[..]].concat());
+    let (own, other) = (Wheel::new("acme-tool", "1.0"), Wheel::new("demo", "1.0"));
+    team.approve(&own);
+    team.sign_elsewhere("alice.pem");
+    let said = team.fails(&["publish", "dir"]);
+    assert!(said.contains("role acme needs 2") && said.contains(&bob) && !said.contains(&alice), "{said}");
+    let status = team.repo(&["status", "dir"]);
+    let waiting = status.lines().find(|line| line.starts_with("waiting  acme")).unwrap();
+    assert!(waiting.contains("1 of 2") && waiting.contains(&bob), "{status}");
+    team.sign_elsewhere("bob.pem");
+    team.repo(&["publish", "dir"]);
+    let (published, gate) = (team.published(), team.gate());
+    team.assert_followed(&published, &gate, &own);
+    // What is not theirs is signed as before, and their role stays as it is.
+    team.approve(&other);
+    team.repo(&["publish", "dir"]);
+    team.assert_followed(&published, &gate, &other);
+    assert_eq!((team.version("acme"), team.version("targets")), (1, 3));
+}
+
+#[test]
+fn root_and_lost_keys_and_a_fast_forward_attack_are_got_over_before_a_running_gate_and_python_tuf() {
+    let team = Team::new(&[]);
+    let wheel = Wheel::new("demo", "1.0");
+    team.approve(&wheel);
+    team.repo(&["publish", "dir"]);
+    let (published, gate) = (team.published(), team.gate());
+    team.assert_followed(&published, &gate, &wheel);
+
+    // The root goes to two people; the key that `init` made signs the hand-over and is destroyed.
+    for key in ["alice.pem", "bob.pem"] {
+        team.key(key);
+    }
+    let old = team.key_of("root");
+    let both = ["--add", "alice.pub.json", "--add", "bob.pub.json", "--threshold", "2"];
+    team.repo(&[&["rotate", "dir", "root", "--remove", &old], &both[..]].concat());
+    team.sign_elsewhere("alice.pem");
+    assert!(team.fails(&["publish", "dir"]).contains("role root needs 2"));
+    team.sign_elsewhere("bob.pem");
+    team.repo(&["publish", "dir"]);
+    fs::remove_file(team.home.join("dir/keys/root.pem")).unwrap();
+    assert_eq!(team.version("root"), 2);
+    team.assert_followed(&published, &gate, &wheel);
+
+    // The key of targets is lost.
+    let lost = team.key_of("targets");
+    fs::remove_file(team.home.join("dir/keys/targets.pem")).unwrap();
+    team.key("dir/keys/targets-2.pem");
+    team.repo(&["rotate", "dir", "targets", "--remove", &lost[..16], "--add", "dir/keys/targets-2.pub.json"]);
+    team.sign_elsewhere("alice.pem");
+    team.sign_elsewhere("bob.pem");
+    team.repo(&["publish", "dir"]);
+    let newer = Wheel::new("demo", "1.1");
+    team.approve(&newer);
+    team.repo(&["publish", "dir"]);
+    team.assert_followed(&published, &gate, &newer);
+
+    // Somebody who has the online key signs versions that are far ahead, and all clients see them.
+    folder::copy(&team.home.join("dir"), &team.home.join("stolen"));
+    for _ in 0..8 {
+        team.repo(&["publish", "stolen", "--refresh"]);
+    }
+    let metadata = team.home.join("dir/published/metadata");
+    let honest = team.home.join("honest");
+    folder::copy(&metadata, &honest);
+    folder::copy(&team.home.join("stolen/published/metadata"), &metadata);
+    gate.await_version("timestamp", team.version("timestamp"));
+    Reader::PythonTuf.assert_reads(&published, &[(&newer.target(), &newer.bytes)]);
+    fs::remove_dir_all(&metadata).unwrap();
+    folder::copy(&honest, &metadata);
+
+    // A new online key: what the old one signed binds nobody any more.
+    let stolen = team.key_of("timestamp");
+    team.key("dir/keys/online-2.pem");
+    team.repo(&["rotate", "dir", "online", "--remove", &stolen, "--add", "dir/keys/online-2.pub.json"]);
+    team.sign_elsewhere("alice.pem");
+    team.sign_elsewhere("bob.pem");
+    team.repo(&["publish", "dir"]);
+    assert_eq!(team.version("root"), 4);
+    team.assert_followed(&published, &gate, &newer);
+}
