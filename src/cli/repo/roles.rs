@@ -9,7 +9,9 @@ use crate::{
     base::SystemClock,
     cli::{Exit, Failure, print_json, print_line},
     repository::{
-        self, Awaited, Change, NewRole, PublicPart, RepositoryError, Rotation, Signer, keys::KeyFolder, layout::Layout,
+        self, Awaited, Change, NewRole, PublicPart, RepositoryError, Rotation, Signer,
+        keys::{self, KeyFolder},
+        layout::Layout,
     },
 };
 
