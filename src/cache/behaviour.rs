@@ -20,6 +20,11 @@ impl Rig {
     fn of(store: impl Store, folder: TempDir) -> Self {
         Self { store: Arc::new(store), spool: Spool::memory_only(ByteSize(0)), _folder: folder }
     }
+
+    fn destination(&self) -> Destination {
+        let (store, spool) = (Arc::clone(&self.store), self.spool.clone());
+        Destination { store, behind: WriteBehind::default(), spool, observer: Arc::new(Unobserved) }
+    }
 }
 
 const ROOM: u64 = 64 << 10;
@@ -93,11 +98,15 @@ fn expected(bytes: &[u8]) -> Expected {
 }
 
 async fn fill(rig: &Rig, expected: &Expected, bytes: &[u8]) -> Result<Blob, IngestError> {
-    let mut ingest = Ingest::begin(expected, Arc::clone(&rig.store), rig.spool.clone(), Arc::new(Unobserved))?;
+    let to = rig.destination();
+    let mut ingest = Ingest::begin(expected, to.clone())?;
     for chunk in bytes.chunks(1000) {
         ingest.write(vec![Bytes::copy_from_slice(chunk)]).await?;
     }
-    ingest.commit().await
+    let blob = ingest.commit().await;
+    // The store is looked at without what answers for it meanwhile.
+    to.behind.wait();
+    blob
 }
 
 /// A fill that was given up ends on its own thread, a moment later.
@@ -189,7 +198,7 @@ async fn a_blob_outlives_its_removal_for_whoever_reads_it(rig: Rig) {
 async fn a_dropped_fill_leaves_nothing(rig: Rig) {
     let bytes = vec![5; 3000];
     let expected = expected(&bytes);
-    let mut ingest = Ingest::begin(&expected, Arc::clone(&rig.store), rig.spool.clone(), Arc::new(Unobserved)).unwrap();
+    let mut ingest = Ingest::begin(&expected, rig.destination()).unwrap();
     ingest.write(vec![Bytes::from(bytes)]).await.unwrap();
     ingest.flush().await.unwrap();
     drop(ingest);
@@ -200,7 +209,7 @@ async fn a_dropped_fill_leaves_nothing(rig: Rig) {
 async fn what_is_written_can_be_read_while_the_fill_goes_on(rig: Rig) {
     let bytes = vec![6; 3000];
     let expected = expected(&bytes);
-    let mut ingest = Ingest::begin(&expected, Arc::clone(&rig.store), rig.spool.clone(), Arc::new(Unobserved)).unwrap();
+    let mut ingest = Ingest::begin(&expected, rig.destination()).unwrap();
     let growing = ingest.growing();
     ingest.write(vec![Bytes::from(bytes[..1000].to_vec())]).await.unwrap();
     assert_eq!(ingest.flush().await.unwrap(), 1000);

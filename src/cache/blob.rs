@@ -406,18 +406,33 @@ pub(super) fn is_in_memory(file: &File, offset: u64) -> bool {
 
 #[cfg(target_os = "linux")]
 mod page_cache {
-    use std::{fs::File, io::IoSliceMut};
+    use std::{fs::File, io::IoSliceMut, os::unix::fs::FileExt as _};
 
     use bytes::Bytes;
-    use rustix::io::{ReadWriteFlags, preadv2};
+    use rustix::{
+        fs::fstatfs,
+        io::{Errno, ReadWriteFlags, preadv2},
+    };
 
     use super::Buffer;
+
+    /// What `statfs(2)` says of a file system that lies in memory (`TMPFS_MAGIC`).
+    const TMPFS: i64 = 0x0102_1994;
 
     /// What can be read without waiting for the disk; `None` where that is nothing.
     pub(super) fn read(file: &File, offset: u64, most: usize) -> Option<Bytes> {
         let mut buffer = Buffer::take(most);
-        let count = preadv2(file, &mut [IoSliceMut::new(buffer.room())], offset, ReadWriteFlags::NOWAIT).ok()?;
+        let read = preadv2(file, &mut [IoSliceMut::new(buffer.room())], offset, ReadWriteFlags::NOWAIT);
+        let count = match read {
+            // A file system in memory does not know the flag, and has no disk to wait for.
+            Err(Errno::OPNOTSUPP) if is_memory(file) => file.read_at(buffer.room(), offset).ok()?,
+            read => read.ok()?,
+        };
         (count > 0).then(|| buffer.filled(count))
+    }
+
+    fn is_memory(file: &File) -> bool {
+        fstatfs(file).is_ok_and(|system| i64::from(system.f_type) == TMPFS)
     }
 }
 

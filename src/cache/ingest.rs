@@ -6,9 +6,10 @@ use bytes::Bytes;
 use tokio::task::JoinHandle;
 
 use super::{
+    behind::WriteBehind,
     blob::{Blob, Expected, READ_CHUNK},
     error::{CacheError, IngestError},
-    growing::{Growing, SEGMENT},
+    growing::{Growing, GrowingSource, SEGMENT},
     observer::Observer,
     spool::Spool,
     store::{Sink, Store},
@@ -33,15 +34,21 @@ enum State {
     Broken,
 }
 
+/// Where a fill goes.
+#[derive(Clone)]
+pub(super) struct Destination {
+    pub(super) store: Arc<dyn Store>,
+    /// What answers for a small file until it is in the store.
+    pub(super) behind: WriteBehind,
+    /// Where it goes when the store fails.
+    pub(super) spool: Spool,
+    pub(super) observer: Arc<dyn Observer>,
+}
+
 impl Ingest {
     /// Makes room for a blob; for threads that may block.
-    pub(super) fn begin(
-        expected: &Expected,
-        store: Arc<dyn Store>,
-        spool: Spool,
-        observer: Arc<dyn Observer>,
-    ) -> Result<Self, IngestError> {
-        let writer = Writer::begin(expected.clone(), store, spool, observer)?;
+    pub(super) fn begin(expected: &Expected, to: Destination) -> Result<Self, IngestError> {
+        let writer = Writer::begin(expected.clone(), to)?;
         let growing = writer.growing.clone();
         Ok(Self { expected: expected.clone(), received: 0, growing, state: State::Idle(Box::new(writer)) })
     }
@@ -96,7 +103,8 @@ impl Ingest {
         Ok(self.received)
     }
 
-    /// Checks length and every signed digest, puts the blob in service durably, and returns it.
+    /// Checks length and every signed digest, puts the blob in service durably, and returns it; a small one that is in
+    /// memory is returned while it is written.
     pub async fn commit(mut self) -> Result<Blob, IngestError> {
         let writer = self.writer().await?;
         let commit = tokio::task::spawn_blocking(move || writer.commit());
@@ -138,28 +146,21 @@ struct Writer {
     sink: Box<dyn Sink>,
     spooled: bool,
     growing: Growing,
-    store: Arc<dyn Store>,
-    spool: Spool,
-    observer: Arc<dyn Observer>,
+    to: Destination,
 }
 
 impl Writer {
-    fn begin(
-        expected: Expected,
-        store: Arc<dyn Store>,
-        spool: Spool,
-        observer: Arc<dyn Observer>,
-    ) -> Result<Self, IngestError> {
-        let (sink, spooled) = match store.begin(&expected) {
+    fn begin(expected: Expected, to: Destination) -> Result<Self, IngestError> {
+        let (sink, spooled) = match to.store.begin(&expected) {
             Ok(sink) => (sink, false),
             Err(error) => {
-                observer.write_failed(&error);
-                (spool.begin(&expected)?, true)
+                to.observer.write_failed(&error);
+                (to.spool.begin(&expected)?, true)
             }
         };
         let hasher = expected.digests.hasher();
-        let growing = Growing::new(sink.growing(), hasher.clone(), spool.recent().clone());
-        Ok(Self { expected, hasher, written: 0, sink, spooled, growing, store, spool, observer })
+        let growing = Growing::new(sink.growing(), hasher.clone(), to.spool.recent().clone());
+        Ok(Self { expected, hasher, written: 0, sink, spooled, growing, to })
     }
 
     fn append_all(&mut self, batch: &[Bytes]) -> Result<(), IngestError> {
@@ -193,19 +194,35 @@ impl Writer {
         }
         self.hasher.clone().finish_matching(&self.expected.digests)?;
         let proof = Checked(self.expected.clone());
-        let blob = match self.sink.finish(&proof) {
+        if let Some(bytes) = self.sink.in_memory()
+            && let Some(place) = self.to.behind.enter(&self.expected, &bytes)
+        {
+            let blob = Blob::in_memory(self.expected.id(), bytes);
+            self.growing.replace(GrowingSource::Done(blob.clone()));
+            place.store(move || {
+                // What did not work was told to the observer, and is no concern of who has the bytes.
+                let _stored = self.store(&proof);
+            });
+            return Ok(blob);
+        }
+        self.store(&proof)
+    }
+
+    /// Puts the bytes in service.
+    fn store(&mut self, proof: &Checked) -> Result<Blob, IngestError> {
+        let blob = match self.sink.finish(proof) {
             Ok(blob) => blob,
             Err(error) => {
                 self.fall_back(error)?;
-                self.sink.finish(&proof)?
+                self.sink.finish(proof)?
             }
         };
         if self.spooled {
-            self.store.adopt(&blob);
+            self.to.store.adopt(&blob);
         } else {
-            self.observer.stored(blob.len());
+            self.to.observer.stored(blob.len());
         }
-        self.growing.replace(super::growing::GrowingSource::Done(blob.clone()));
+        self.growing.replace(GrowingSource::Done(blob.clone()));
         Ok(blob)
     }
 
@@ -215,8 +232,8 @@ impl Writer {
         if self.spooled {
             return Err(error.into());
         }
-        self.observer.write_failed(&error);
-        let mut spare = self.spool.begin(&self.expected)?;
+        self.to.observer.write_failed(&error);
+        let mut spare = self.to.spool.begin(&self.expected)?;
         let failing = self.sink.growing();
         let mut hasher = self.expected.digests.hasher();
         let mut copied = 0;

@@ -4,6 +4,7 @@
 //! now; that a file lies at the place of a digest says nothing. Being in the cache is no permission either: whoever
 //! asks has been authorised by someone else.
 
+mod behind;
 mod blob;
 mod disk;
 mod error;
@@ -27,11 +28,13 @@ use std::{
     sync::Arc,
 };
 
+use behind::WriteBehind;
 pub use blob::{Blob, BlobId, Expected, Place, SEND_CHUNK};
 pub use disk::{DiskLimits, DiskStore, Inspection};
 pub use error::{CacheError, IngestError, ReadError};
 pub use growing::{Filled, Following, Growing, GrowingSource};
 use health::Health;
+use ingest::Destination;
 pub use ingest::{Checked, Ingest};
 pub use listed::Listed;
 pub use memory::MemoryStore;
@@ -96,6 +99,7 @@ impl Default for Settings {
 #[derive(Clone, Debug)]
 pub struct Cache {
     store: Arc<dyn Store>,
+    behind: WriteBehind,
     spool: Spool,
     observer: Arc<dyn Observer>,
     health: Arc<Health>,
@@ -132,12 +136,12 @@ impl Cache {
     /// A cache over any store.
     pub fn over(store: Arc<dyn Store>, spool: Spool, observer: Arc<dyn Observer>) -> Self {
         let health = Health::new(Arc::clone(&observer));
-        Self { store, spool, observer, health, scrubbing: scrub::Shown::default() }
+        Self { store, behind: WriteBehind::default(), spool, observer, health, scrubbing: scrub::Shown::default() }
     }
 
     /// The blob, if it can be had without waiting for the disk. `None` says nothing.
     pub fn get_at_once(&self, expected: &Expected) -> Option<Blob> {
-        self.store.get_at_once(expected)
+        self.store.get_at_once(expected).or_else(|| self.behind.get(expected))
     }
 
     /// The blob, if the cache has it with the signed length and digests now. A file that is not what it must be is
@@ -151,7 +155,7 @@ impl Cache {
 
     /// Like [`Cache::get`], and tells a file that was taken out of service from none.
     pub async fn look(&self, expected: &Expected) -> Result<Found, CacheError> {
-        if let Some(blob) = self.store.get_at_once(expected) {
+        if let Some(blob) = self.get_at_once(expected) {
             return Ok(Found::Blob(blob));
         }
         let expected = expected.clone();
@@ -162,8 +166,12 @@ impl Cache {
     /// Looks again at a blob that was found good and could not be read after all: it is taken out of service unless it is
     /// what its name says.
     pub async fn doubt(&self, id: &BlobId) -> Result<Recheck, CacheError> {
-        let id = id.clone();
-        self.blocking(move |store| store.recheck(&id)).await?
+        let (id, behind) = (id.clone(), self.behind.clone());
+        self.blocking(move |store| {
+            behind.wait_for(&id);
+            store.recheck(&id)
+        })
+        .await?
     }
 
     /// Makes room for a blob and begins to fill it.
@@ -171,8 +179,9 @@ impl Cache {
     /// # Errors
     /// [`IngestError::Io`] where neither the store nor the spool has room.
     pub async fn ingest(&self, expected: &Expected) -> Result<Ingest, IngestError> {
-        let (expected, spool, observer) = (expected.clone(), self.spool.clone(), Arc::clone(&self.health));
-        self.blocking(move |store| Ingest::begin(&expected, store, spool, observer)).await?
+        let (expected, behind, spool) = (expected.clone(), self.behind.clone(), self.spool.clone());
+        let observer = Arc::clone(&self.health);
+        self.blocking(move |store| Ingest::begin(&expected, Destination { store, behind, spool, observer })).await?
     }
 
     /// Why the store takes nothing at the moment, as a label (see [`CacheError::label`]); answers pass through the spool
@@ -221,13 +230,19 @@ impl Cache {
 
     /// Removes a blob. Whether there was one.
     pub async fn remove(&self, id: &BlobId) -> Result<bool, CacheError> {
-        let id = id.clone();
-        self.blocking(move |store| store.remove(&id)).await?
+        let (id, behind) = (id.clone(), self.behind.clone());
+        self.blocking(move |store| {
+            behind.wait_for(&id);
+            store.remove(&id)
+        })
+        .await?
     }
 
     /// Removes all blobs but those to `keep`. How many went.
     pub async fn prune(&self, keep: impl Fn(&BlobId) -> bool + Send + 'static) -> Result<u64, CacheError> {
+        let behind = self.behind.clone();
         self.blocking(move |store| {
+            behind.wait();
             let mut removed = 0;
             for id in store.list()?.iter().filter(|id| !keep(id)) {
                 removed += u64::from(store.remove(id)?);
@@ -246,6 +261,7 @@ impl Cache {
     ) -> Result<Verification, CacheError> {
         let mut sum = Verification::default();
         let mut after = None;
+        self.behind.wait();
         loop {
             let names = self.store.list_after(after.as_ref())?;
             if names.is_empty() {
@@ -269,9 +285,15 @@ impl Cache {
         }
     }
 
-    /// Writes the record; to be called now and then, and before the end. Losing it costs the order of eviction.
+    /// Waits for what is being written, and writes the record; to be called now and then, and before the end. Losing
+    /// the record costs the order of eviction.
     pub async fn save(&self) -> Result<(), CacheError> {
-        self.blocking(|store| store.save()).await?
+        let behind = self.behind.clone();
+        self.blocking(move |store| {
+            behind.wait();
+            store.save()
+        })
+        .await?
     }
 
     async fn blocking<T: Send + 'static>(

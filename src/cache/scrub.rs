@@ -357,6 +357,7 @@ mod tests {
             let mut ingest = self.cache.ingest(&expected).await.unwrap();
             ingest.write(vec![Bytes::copy_from_slice(bytes)]).await.unwrap();
             ingest.commit().await.unwrap();
+            self.cache.save().await.unwrap();
             expected
         }
 

@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
+
 use super::{
     blob::{Blob, BlobId, Expected},
     error::CacheError,
@@ -97,6 +99,12 @@ pub trait Sink: Send {
 
     /// Where the bytes written so far can be read.
     fn growing(&self) -> GrowingSource;
+
+    /// All bytes that were added, where they are in memory too; nothing is added afterwards. They can be answered with
+    /// before they are stored.
+    fn in_memory(&mut self) -> Option<Bytes> {
+        None
+    }
 
     /// Puts the bytes in service, durably. Only [`Ingest`](super::Ingest) can make the proof that they were checked.
     fn finish(&mut self, proof: &Checked) -> Result<Blob, CacheError>;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::{
     blob::{Blob, BlobId, Expected},
     error::CacheError,
@@ -62,7 +64,7 @@ impl Store for Tiered {
     fn begin(&self, expected: &Expected) -> Result<Box<dyn Sink>, CacheError> {
         let inner = self.behind.begin(expected)?;
         let small = expected.length <= self.memory.largest();
-        Ok(Box::new(TieredSink { inner, copy: small.then(Vec::new), memory: self.memory.clone() }))
+        Ok(Box::new(TieredSink { inner, copy: small.then(Vec::new), whole: None, memory: self.memory.clone() }))
     }
 
     fn adopt(&self, blob: &Blob) {
@@ -118,6 +120,7 @@ impl Store for Tiered {
 struct TieredSink {
     inner: Box<dyn Sink>,
     copy: Option<Vec<u8>>,
+    whole: Option<Bytes>,
     memory: MemoryStore,
 }
 
@@ -134,10 +137,16 @@ impl Sink for TieredSink {
         self.inner.growing()
     }
 
+    fn in_memory(&mut self) -> Option<Bytes> {
+        if let Some(copy) = self.copy.take() {
+            self.whole = Some(copy.into());
+        }
+        self.whole.clone()
+    }
+
     fn finish(&mut self, proof: &Checked) -> Result<Blob, CacheError> {
         let blob = self.inner.finish(proof)?;
-        let Some(copy) = self.copy.take() else { return Ok(blob) };
-        let bytes = bytes::Bytes::from(copy);
+        let Some(bytes) = self.in_memory() else { return Ok(blob) };
         self.memory.insert(proof.expected(), bytes.clone());
         Ok(Blob::in_memory(proof.expected().id(), bytes))
     }

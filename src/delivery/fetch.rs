@@ -4,7 +4,6 @@
 use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::FutureExt as _;
 use tokio::{sync::watch, time::Instant};
 use url::Url;
 
@@ -22,8 +21,10 @@ use crate::{
     upstream::{FileRequest, UpstreamError},
 };
 
-/// Bytes that are hashed and written in one go where the network is that fast.
+/// Bytes that are hashed and written in one go, if they come within …
 const BATCH: usize = 256 << 10;
+/// … this time: changing to the thread that writes costs more than to hash and write what one read of a socket gives.
+const GATHER_MAX: Duration = Duration::from_millis(5);
 /// Those who follow a fetch are woken when so many bytes have come since the last time …
 const REPORT_BYTES: u64 = 256 << 10;
 /// … or when this time is over: a hundred of them must not be woken for each packet.
@@ -221,7 +222,7 @@ impl Fetch {
     ) -> Result<Option<BrokenOff>, DeliveryError> {
         loop {
             let first = self.next(source, body, &mut fill.ingest).await?;
-            let (mut batch, end) = gather(first, body);
+            let (mut batch, end) = gather(first, body).await;
             self.receive(&fill.ingest, length_of(&batch));
             pass_over(&mut batch, &mut skip);
             if !batch.is_empty() {
@@ -352,8 +353,9 @@ async fn guarded<T>(after: Duration, target: Arc<str>, step: impl Future<Output 
     tokio::time::timeout(after, step).await.map_err(|_| DeliveryError::Stalled { target, after })
 }
 
-/// What is there already beside `next`, up to one batch, and how the body goes on.
-fn gather(mut next: Chunk, body: &mut dyn SourceBody) -> (Vec<Bytes>, ControlFlow<Result<(), UpstreamError>>) {
+/// `next` and what comes soon after it, up to one batch, and how the body goes on.
+async fn gather(mut next: Chunk, body: &mut dyn SourceBody) -> (Vec<Bytes>, ControlFlow<Result<(), UpstreamError>>) {
+    let until = Instant::now() + GATHER_MAX;
     let mut batch = Vec::new();
     let mut length = 0;
     loop {
@@ -368,9 +370,9 @@ fn gather(mut next: Chunk, body: &mut dyn SourceBody) -> (Vec<Bytes>, ControlFlo
         if length >= BATCH {
             return (batch, ControlFlow::Continue(()));
         }
-        match body.chunk().now_or_never() {
-            Some(more) => next = more,
-            None => return (batch, ControlFlow::Continue(())),
+        match tokio::time::timeout_at(until, body.chunk()).await {
+            Ok(more) => next = more,
+            Err(_) => return (batch, ControlFlow::Continue(())),
         }
     }
 }

@@ -17,9 +17,9 @@ use super::{
     sync::{Condvar, Mutex, MutexGuard, lock, try_lock, wait},
 };
 use crate::{
-    base::files::FileError,
+    base::{Digests, files::FileError},
     cache::{
-        blob::BlobId,
+        blob::{BlobId, Stamp},
         error::CacheError,
         observer::{Eviction, Observer},
     },
@@ -250,9 +250,10 @@ impl<S: Shelf> Reservation<S> {
     }
 
     /// The file is in service: what was promised becomes an entry, in one step.
-    pub(super) fn settle(&mut self, id: &BlobId, length: u64) {
+    /// `checked` is what it looks like and which digests it has, where it need not be hashed for that.
+    pub(super) fn settle(&mut self, id: &BlobId, length: u64, checked: Option<(&Stamp, &Digests)>) {
         let mut ledger = self.books.ledger();
-        ledger.insert(id, length, None);
+        ledger.insert(id, length, checked);
         ledger.release(std::mem::take(&mut self.bytes), std::mem::take(&mut self.unwritten));
     }
 }

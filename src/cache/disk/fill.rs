@@ -36,13 +36,15 @@ impl FileSink {
     }
 
     /// Puts the file at its place and into the books. It may not survive a crash yet.
-    fn put_in_service(&mut self, id: &BlobId) -> std::io::Result<Stamp> {
+    fn put_in_service(&mut self, expected: &Expected) -> std::io::Result<Stamp> {
+        let id = &expected.id();
         let store = Arc::clone(&self.store);
         store.books.retrying_no_space(1, || store.folder().sync(&self.temporary))?;
         store.books.retrying_no_space(1, || {
             let _turn = lock(store.books.turn(id));
             let stamp = store.folder().name_blob(&mut self.temporary, id)?;
-            self.reservation.settle(id, stamp.size);
+            let known = store.folder().is_known_at_birth().then_some((&stamp, &expected.digests));
+            self.reservation.settle(id, stamp.size, known);
             Ok(stamp)
         })
     }
@@ -79,7 +81,7 @@ impl Sink for FileSink {
     fn finish(&mut self, proof: &Checked) -> Result<Blob, CacheError> {
         let store = Arc::clone(&self.store);
         let id = proof.expected().id();
-        let stored = self.put_in_service(&id).and_then(|stamp| {
+        let stored = self.put_in_service(proof.expected()).and_then(|stamp| {
             store.folder().sync_shard(&id)?;
             Ok((stamp, self.temporary.file.try_clone()?))
         });

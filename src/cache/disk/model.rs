@@ -119,7 +119,7 @@ fn fill(books: &Shared, n: u8, blocks: u64) {
         disk.files.insert(id(n), length);
         disk.is_within_bounds();
     }
-    reservation.settle(&id(n), length);
+    reservation.settle(&id(n), length, None);
 }
 
 /// As [`super::DiskStore::remove`] does it.

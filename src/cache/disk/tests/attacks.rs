@@ -136,6 +136,29 @@ async fn a_byte_changed_while_a_blob_is_read_ends_the_read_with_an_error() {
 }
 
 #[tokio::test]
+async fn a_file_is_known_from_its_fill_where_times_are_exact_and_hashed_first_where_they_are_not() {
+    for exact in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let (faults, seen) = (Faults::default(), Arc::new(Counting::default()));
+        if !exact {
+            faults.fail(Errno::NOTSUP, Some("fine_times"), 0, 1);
+        }
+        let store = open(folder.path(), LIMIT, &faults, &seen).unwrap();
+        store.wait_until_scanned();
+        let rig = Rig { folder, store, faults, seen };
+        let known = rig.store.0.folder().is_known_at_birth();
+        assert!(exact || !known);
+        for round in 0..100_u8 {
+            let expected = rig.put(&vec![round; 1000]).await;
+            assert_eq!(rig.is_checked(&expected), known);
+            let file = fs::OpenOptions::new().write(true).open(rig.path(&expected)).unwrap();
+            file.write_all_at(&[!round], 999).unwrap();
+            rig.is_found_out(&expected, "hash");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_byte_changed_in_the_very_tick_of_the_last_check_is_found() {
     let rig = Rig::new();
     for round in 0..40_u8 {
