@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tempfile::TempDir;
+use tokio::sync::Semaphore;
 
 use super::*;
 use crate::base::{Algorithm, Digest, Digests, Hasher};
@@ -23,7 +24,7 @@ impl Rig {
 
     fn destination(&self) -> Destination {
         let (store, spool) = (Arc::clone(&self.store), self.spool.clone());
-        Destination { store, behind: WriteBehind::default(), spool, observer: Arc::new(Unobserved) }
+        Destination { store, syncing: Arc::new(Semaphore::new(1)), spool, observer: Arc::new(Unobserved) }
     }
 }
 
@@ -104,8 +105,8 @@ async fn fill(rig: &Rig, expected: &Expected, bytes: &[u8]) -> Result<Blob, Inge
         ingest.write(vec![Bytes::copy_from_slice(chunk)]).await?;
     }
     let blob = ingest.commit().await;
-    // The store is looked at without what answers for it meanwhile.
-    to.behind.wait();
+    // What becomes durable behind the answer is waited for.
+    let _durable = to.syncing.acquire().await.unwrap();
     blob
 }
 

@@ -410,14 +410,14 @@ mod page_cache {
 
     use bytes::Bytes;
     use rustix::{
-        fs::fstatfs,
+        fs::{FsWord, fstatfs},
         io::{Errno, ReadWriteFlags, preadv2},
     };
 
     use super::Buffer;
 
     /// What `statfs(2)` says of a file system that lies in memory (`TMPFS_MAGIC`).
-    const TMPFS: i64 = 0x0102_1994;
+    const TMPFS: FsWord = 0x0102_1994;
 
     /// What can be read without waiting for the disk; `None` where that is nothing.
     pub(super) fn read(file: &File, offset: u64, most: usize) -> Option<Bytes> {
@@ -432,7 +432,7 @@ mod page_cache {
     }
 
     fn is_memory(file: &File) -> bool {
-        fstatfs(file).is_ok_and(|system| i64::from(system.f_type) == TMPFS)
+        fstatfs(file).is_ok_and(|system| system.f_type == TMPFS)
     }
 }
 

@@ -3,10 +3,9 @@
 use std::{fmt, mem, sync::Arc};
 
 use bytes::Bytes;
-use tokio::task::JoinHandle;
+use tokio::{runtime::Handle, sync::Semaphore, task::JoinHandle};
 
 use super::{
-    behind::WriteBehind,
     blob::{Blob, Expected, READ_CHUNK},
     error::{CacheError, IngestError},
     growing::{Growing, GrowingSource, SEGMENT},
@@ -38,8 +37,8 @@ enum State {
 #[derive(Clone)]
 pub(super) struct Destination {
     pub(super) store: Arc<dyn Store>,
-    /// What answers for a small file until it is in the store.
-    pub(super) behind: WriteBehind,
+    /// Held by a small file while it becomes durable behind its answer.
+    pub(super) syncing: Arc<Semaphore>,
     /// Where it goes when the store fails.
     pub(super) spool: Spool,
     pub(super) observer: Arc<dyn Observer>,
@@ -103,8 +102,8 @@ impl Ingest {
         Ok(self.received)
     }
 
-    /// Checks length and every signed digest, puts the blob in service durably, and returns it; a small one that is in
-    /// memory is returned while it is written.
+    /// Checks length and every signed digest, puts the blob in service durably, and returns it; a small one, which is in
+    /// memory, is returned while it becomes durable.
     pub async fn commit(mut self) -> Result<Blob, IngestError> {
         let writer = self.writer().await?;
         let commit = tokio::task::spawn_blocking(move || writer.commit());
@@ -194,18 +193,22 @@ impl Writer {
         }
         self.hasher.clone().finish_matching(&self.expected.digests)?;
         let proof = Checked(self.expected.clone());
-        if let Some(bytes) = self.sink.in_memory()
-            && let Some(place) = self.to.behind.enter(&self.expected, &bytes)
-        {
-            let blob = Blob::in_memory(self.expected.id(), bytes);
-            self.growing.replace(GrowingSource::Done(blob.clone()));
-            place.store(move || {
-                // What did not work was told to the observer, and is no concern of who has the bytes.
-                let _stored = self.store(&proof);
-            });
-            return Ok(blob);
+        let Some(bytes) = self.sink.in_memory() else { return self.store(&proof) };
+        let (Ok(turn), Ok(runtime)) = (Arc::clone(&self.to.syncing).try_acquire_owned(), Handle::try_current()) else {
+            return self.store(&proof);
+        };
+        if let Err(error) = self.sink.put_in_service(&proof) {
+            self.fall_back(error)?;
+            return self.store(&proof);
         }
-        self.store(&proof)
+        let blob = Blob::in_memory(self.expected.id(), bytes);
+        self.growing.replace(GrowingSource::Done(blob.clone()));
+        runtime.spawn_blocking(move || {
+            let _turn = turn;
+            // What fails is told to the observer, and is no concern of who has the bytes.
+            let _stored = self.store(&proof);
+        });
+        Ok(blob)
     }
 
     /// Puts the bytes in service.
@@ -268,4 +271,201 @@ fn check_chunk(batch: &[Bytes], expected: Digest) -> Result<(), IngestError> {
 /// Checks bytes in memory that a store read back.
 pub(super) fn check(expected: &Expected, bytes: &[u8]) -> Result<(), Mismatch> {
     expected.digests.check(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    };
+
+    use rustix::io::Errno;
+
+    use super::*;
+    use crate::{
+        base::{ByteSize, Digest, Faults, lock},
+        cache::{
+            BlobId, Cache, DiskLimits, DiskStore, Found, GrowingSource, MemoryStore, Recheck, SYNCING_MAX, Tiered,
+            Unobserved, Usage,
+        },
+    };
+
+    /// A store whose disk takes its time.
+    #[derive(Debug)]
+    struct Slow {
+        inner: Tiered,
+        go: Arc<Mutex<mpsc::Receiver<()>>>,
+    }
+
+    impl Store for Slow {
+        fn look(&self, expected: &Expected) -> Result<Found, CacheError> {
+            self.inner.look(expected)
+        }
+        fn begin(&self, expected: &Expected) -> Result<Box<dyn Sink>, CacheError> {
+            Ok(Box::new(SlowSink { inner: self.inner.begin(expected)?, go: Arc::clone(&self.go) }))
+        }
+        fn adopt(&self, blob: &Blob) {
+            self.inner.adopt(blob);
+        }
+        fn remove(&self, id: &BlobId) -> Result<bool, CacheError> {
+            self.inner.remove(id)
+        }
+        fn usage(&self) -> Usage {
+            self.inner.usage()
+        }
+        fn list(&self) -> Result<Vec<BlobId>, CacheError> {
+            self.inner.list()
+        }
+        fn recheck(&self, id: &BlobId) -> Result<Recheck, CacheError> {
+            self.inner.recheck(id)
+        }
+    }
+
+    struct SlowSink {
+        inner: Box<dyn Sink>,
+        go: Arc<Mutex<mpsc::Receiver<()>>>,
+    }
+
+    impl Sink for SlowSink {
+        fn append(&mut self, bytes: &[u8]) -> Result<(), CacheError> {
+            self.inner.append(bytes)
+        }
+        fn growing(&self) -> GrowingSource {
+            self.inner.growing()
+        }
+        fn in_memory(&mut self) -> Option<Bytes> {
+            self.inner.in_memory()
+        }
+        fn put_in_service(&mut self, proof: &Checked) -> Result<(), CacheError> {
+            self.inner.put_in_service(proof)
+        }
+        fn finish(&mut self, proof: &Checked) -> Result<Blob, CacheError> {
+            lock(&self.go).recv().unwrap();
+            self.inner.finish(proof)
+        }
+    }
+
+    /// Told of writes that failed.
+    #[derive(Debug, Default)]
+    struct Failures(AtomicU64);
+
+    impl Observer for Failures {
+        fn write_failed(&self, _: &CacheError) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    struct Rig {
+        _folder: tempfile::TempDir,
+        cache: Cache,
+        faults: Faults,
+        failures: Arc<Failures>,
+        go: mpsc::Sender<()>,
+    }
+
+    impl Rig {
+        fn new() -> Self {
+            let (folder, faults) = (tempfile::tempdir().unwrap(), Faults::default());
+            let limits = DiskLimits { size_max: ByteSize::mib(1), free_space_min: ByteSize(0) };
+            let (root, record) = (folder.path().join("cache"), folder.path().join("record"));
+            let disk = DiskStore::open(&root, &record, limits, faults.clone(), Arc::new(Unobserved)).unwrap();
+            disk.wait_until_scanned();
+            let inner = Tiered::new(MemoryStore::new(ByteSize::mib(1)), Arc::new(disk));
+            let (go, wait) = mpsc::channel();
+            let failures = Arc::new(Failures::default());
+            let observer = Arc::clone(&failures) as Arc<dyn Observer>;
+            let store = Slow { inner, go: Arc::new(Mutex::new(wait)) };
+            let cache = Cache::over(Arc::new(store), Spool::memory_only(ByteSize::mib(1)), observer);
+            Self { _folder: folder, cache, faults, failures, go }
+        }
+
+        async fn ingest(&self, content: &[u8]) -> (Expected, Ingest) {
+            let digests = Digests::new([Digest::sha256(content)]).unwrap();
+            let expected = Expected::new(content.len() as u64, digests);
+            let mut ingest = self.cache.ingest(&expected).await.unwrap();
+            ingest.write(vec![Bytes::copy_from_slice(content)]).await.unwrap();
+            (expected, ingest)
+        }
+
+        async fn fill(&self, content: &[u8]) -> Expected {
+            let (expected, ingest) = self.ingest(content).await;
+            assert_eq!(ingest.commit().await.unwrap().bytes().unwrap(), content);
+            expected
+        }
+    }
+
+    #[tokio::test]
+    async fn a_small_file_is_answered_and_in_service_before_it_is_durable() {
+        let rig = Rig::new();
+        let expected = rig.fill(b"abc").await;
+        assert_eq!(rig.cache.usage().blobs, 1, "it outlives a process that is killed now");
+        assert_eq!(rig.cache.get(&expected).await.unwrap().unwrap().bytes().unwrap(), "abc");
+        rig.go.send(()).unwrap();
+        rig.cache.save().await.unwrap();
+        assert_eq!((rig.cache.usage().blobs, rig.failures.0.load(Ordering::Relaxed)), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn what_is_removed_before_it_is_durable_does_not_come_back() {
+        let rig = Rig::new();
+        let expected = rig.fill(b"abc").await;
+        assert!(rig.cache.remove(&expected.id()).await.unwrap());
+        rig.go.send(()).unwrap();
+        rig.cache.save().await.unwrap();
+        assert!(rig.cache.get(&expected).await.unwrap().is_none());
+        assert_eq!(rig.cache.usage().blobs, 0);
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_fails_behind_an_answer_is_told_of_and_the_file_is_no_longer_on_it() {
+        for operation in ["sync", "sync_folder"] {
+            let rig = Rig::new();
+            rig.faults.fail(Errno::IO, Some(operation), 0, 1);
+            let expected = rig.fill(b"abc").await;
+            rig.go.send(()).unwrap();
+            rig.cache.save().await.unwrap();
+            assert_eq!((rig.failures.0.load(Ordering::Relaxed), rig.cache.usage().blobs), (1, 0), "{operation}");
+            assert_eq!(rig.cache.trouble(), Some("EIO"));
+            assert_eq!(rig.cache.get(&expected).await.unwrap().unwrap().bytes().unwrap(), "abc", "from memory");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_takes_no_name_is_passed_by_before_anybody_is_answered() {
+        let rig = Rig::new();
+        rig.faults.fail(Errno::ROFS, Some("rename"), 0, u64::MAX);
+        let expected = rig.fill(b"abc").await;
+        assert_eq!((rig.failures.0.load(Ordering::Relaxed), rig.cache.usage().blobs), (1, 0));
+        assert!(rig.cache.get(&expected).await.unwrap().is_some(), "from memory");
+    }
+
+    #[tokio::test]
+    async fn so_many_files_become_durable_behind_their_answers_and_the_next_one_waits() {
+        let rig = Rig::new();
+        for n in 0..SYNCING_MAX {
+            rig.fill(n.to_string().as_bytes()).await;
+        }
+        let (_, ingest) = rig.ingest(b"one more").await;
+        let next = tokio::spawn(ingest.commit());
+        tokio::task::yield_now().await;
+        assert!(!next.is_finished(), "it waits for the disk, which has not moved");
+        (0..=SYNCING_MAX).for_each(|_| rig.go.send(()).unwrap());
+        assert!(next.await.unwrap().is_ok());
+        rig.cache.save().await.unwrap();
+        assert_eq!(rig.cache.usage().blobs, SYNCING_MAX as u64 + 1);
+    }
+
+    #[tokio::test]
+    async fn bytes_that_are_not_the_signed_ones_are_never_in_service() {
+        let rig = Rig::new();
+        let digests = Digests::new([Digest::sha256(b"abc")]).unwrap();
+        let expected = Expected::new(3, digests);
+        let mut ingest = rig.cache.ingest(&expected).await.unwrap();
+        ingest.write(vec![Bytes::from_static(b"abd")]).await.unwrap();
+        assert!(matches!(ingest.commit().await, Err(IngestError::Mismatch(_))));
+        assert!(rig.cache.get(&expected).await.unwrap().is_none());
+        assert_eq!(rig.cache.usage().blobs, 0);
+    }
 }

@@ -4,7 +4,6 @@
 //! now; that a file lies at the place of a digest says nothing. Being in the cache is no permission either: whoever
 //! asks has been authorised by someone else.
 
-mod behind;
 mod blob;
 mod disk;
 mod error;
@@ -28,7 +27,6 @@ use std::{
     sync::Arc,
 };
 
-use behind::WriteBehind;
 pub use blob::{Blob, BlobId, Expected, Place, SEND_CHUNK};
 pub use disk::{DiskLimits, DiskStore, Inspection};
 pub use error::{CacheError, IngestError, ReadError};
@@ -44,6 +42,8 @@ use serde::Deserialize;
 pub use spool::Spool;
 pub use store::{Found, Pace, Recheck, Sink, Store, Usage};
 pub use tiered::Tiered;
+
+use tokio::sync::Semaphore;
 
 use crate::{
     base::{ByteSize, Faults, SharedClock, Span, files, lock},
@@ -95,11 +95,16 @@ impl Default for Settings {
     }
 }
 
+/// Small files that become durable behind their answers at once; further ones are waited for. To make a file durable takes
+/// some milliseconds, and an installation waits for hundreds of files.
+const SYNCING_MAX: usize = 16;
+
 /// The cache as the rest of the program sees it. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Cache {
     store: Arc<dyn Store>,
-    behind: WriteBehind,
+    /// Held by files that are answered with before they are durable.
+    syncing: Arc<Semaphore>,
     spool: Spool,
     observer: Arc<dyn Observer>,
     health: Arc<Health>,
@@ -136,12 +141,19 @@ impl Cache {
     /// A cache over any store.
     pub fn over(store: Arc<dyn Store>, spool: Spool, observer: Arc<dyn Observer>) -> Self {
         let health = Health::new(Arc::clone(&observer));
-        Self { store, behind: WriteBehind::default(), spool, observer, health, scrubbing: scrub::Shown::default() }
+        Self {
+            store,
+            syncing: Arc::new(Semaphore::new(SYNCING_MAX)),
+            spool,
+            observer,
+            health,
+            scrubbing: scrub::Shown::default(),
+        }
     }
 
     /// The blob, if it can be had without waiting for the disk. `None` says nothing.
     pub fn get_at_once(&self, expected: &Expected) -> Option<Blob> {
-        self.store.get_at_once(expected).or_else(|| self.behind.get(expected))
+        self.store.get_at_once(expected)
     }
 
     /// The blob, if the cache has it with the signed length and digests now. A file that is not what it must be is
@@ -155,7 +167,7 @@ impl Cache {
 
     /// Like [`Cache::get`], and tells a file that was taken out of service from none.
     pub async fn look(&self, expected: &Expected) -> Result<Found, CacheError> {
-        if let Some(blob) = self.get_at_once(expected) {
+        if let Some(blob) = self.store.get_at_once(expected) {
             return Ok(Found::Blob(blob));
         }
         let expected = expected.clone();
@@ -166,12 +178,8 @@ impl Cache {
     /// Looks again at a blob that was found good and could not be read after all: it is taken out of service unless it is
     /// what its name says.
     pub async fn doubt(&self, id: &BlobId) -> Result<Recheck, CacheError> {
-        let (id, behind) = (id.clone(), self.behind.clone());
-        self.blocking(move |store| {
-            behind.wait_for(&id);
-            store.recheck(&id)
-        })
-        .await?
+        let id = id.clone();
+        self.blocking(move |store| store.recheck(&id)).await?
     }
 
     /// Makes room for a blob and begins to fill it.
@@ -179,9 +187,9 @@ impl Cache {
     /// # Errors
     /// [`IngestError::Io`] where neither the store nor the spool has room.
     pub async fn ingest(&self, expected: &Expected) -> Result<Ingest, IngestError> {
-        let (expected, behind, spool) = (expected.clone(), self.behind.clone(), self.spool.clone());
+        let (expected, syncing, spool) = (expected.clone(), Arc::clone(&self.syncing), self.spool.clone());
         let observer = Arc::clone(&self.health);
-        self.blocking(move |store| Ingest::begin(&expected, Destination { store, behind, spool, observer })).await?
+        self.blocking(move |store| Ingest::begin(&expected, Destination { store, syncing, spool, observer })).await?
     }
 
     /// Why the store takes nothing at the moment, as a label (see [`CacheError::label`]); answers pass through the spool
@@ -230,19 +238,13 @@ impl Cache {
 
     /// Removes a blob. Whether there was one.
     pub async fn remove(&self, id: &BlobId) -> Result<bool, CacheError> {
-        let (id, behind) = (id.clone(), self.behind.clone());
-        self.blocking(move |store| {
-            behind.wait_for(&id);
-            store.remove(&id)
-        })
-        .await?
+        let id = id.clone();
+        self.blocking(move |store| store.remove(&id)).await?
     }
 
     /// Removes all blobs but those to `keep`. How many went.
     pub async fn prune(&self, keep: impl Fn(&BlobId) -> bool + Send + 'static) -> Result<u64, CacheError> {
-        let behind = self.behind.clone();
         self.blocking(move |store| {
-            behind.wait();
             let mut removed = 0;
             for id in store.list()?.iter().filter(|id| !keep(id)) {
                 removed += u64::from(store.remove(id)?);
@@ -261,7 +263,6 @@ impl Cache {
     ) -> Result<Verification, CacheError> {
         let mut sum = Verification::default();
         let mut after = None;
-        self.behind.wait();
         loop {
             let names = self.store.list_after(after.as_ref())?;
             if names.is_empty() {
@@ -285,15 +286,17 @@ impl Cache {
         }
     }
 
-    /// Waits for what is being written, and writes the record; to be called now and then, and before the end. Losing
-    /// the record costs the order of eviction.
+    /// Waits until files are durable, and writes the record; to be called now and then, and before the end. Losing the
+    /// record costs the order of eviction.
     pub async fn save(&self) -> Result<(), CacheError> {
-        let behind = self.behind.clone();
-        self.blocking(move |store| {
-            behind.wait();
-            store.save()
-        })
-        .await?
+        self.until_durable().await;
+        self.blocking(|store| store.save()).await?
+    }
+
+    /// Waits until every file that was answered with is durable, or has turned out not to be.
+    async fn until_durable(&self) {
+        // It is never closed.
+        let _all = self.syncing.acquire_many(u32::try_from(SYNCING_MAX).unwrap_or(u32::MAX)).await;
     }
 
     async fn blocking<T: Send + 'static>(

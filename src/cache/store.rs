@@ -106,6 +106,12 @@ pub trait Sink: Send {
         None
     }
 
+    /// Puts the bytes in service: they outlive this process, and not yet a power cut. [`Sink::finish`] makes them
+    /// durable.
+    fn put_in_service(&mut self, _proof: &Checked) -> Result<(), CacheError> {
+        Ok(())
+    }
+
     /// Puts the bytes in service, durably. Only [`Ingest`](super::Ingest) can make the proof that they were checked.
     fn finish(&mut self, proof: &Checked) -> Result<Blob, CacheError>;
 }

@@ -64,7 +64,13 @@ impl Store for Tiered {
     fn begin(&self, expected: &Expected) -> Result<Box<dyn Sink>, CacheError> {
         let inner = self.behind.begin(expected)?;
         let small = expected.length <= self.memory.largest();
-        Ok(Box::new(TieredSink { inner, copy: small.then(Vec::new), whole: None, memory: self.memory.clone() }))
+        Ok(Box::new(TieredSink {
+            inner,
+            copy: small.then(Vec::new),
+            whole: None,
+            in_service: false,
+            memory: self.memory.clone(),
+        }))
     }
 
     fn adopt(&self, blob: &Blob) {
@@ -121,6 +127,8 @@ struct TieredSink {
     inner: Box<dyn Sink>,
     copy: Option<Vec<u8>>,
     whole: Option<Bytes>,
+    /// What is taken out of service after that must not come back with the end of the fill.
+    in_service: bool,
     memory: MemoryStore,
 }
 
@@ -144,10 +152,21 @@ impl Sink for TieredSink {
         self.whole.clone()
     }
 
+    fn put_in_service(&mut self, proof: &Checked) -> Result<(), CacheError> {
+        self.inner.put_in_service(proof)?;
+        if let Some(bytes) = self.in_memory() {
+            self.memory.insert(proof.expected(), bytes);
+            self.in_service = true;
+        }
+        Ok(())
+    }
+
     fn finish(&mut self, proof: &Checked) -> Result<Blob, CacheError> {
         let blob = self.inner.finish(proof)?;
         let Some(bytes) = self.in_memory() else { return Ok(blob) };
-        self.memory.insert(proof.expected(), bytes.clone());
+        if !self.in_service {
+            self.memory.insert(proof.expected(), bytes.clone());
+        }
         Ok(Blob::in_memory(proof.expected().id(), bytes))
     }
 }

@@ -24,6 +24,8 @@ pub(super) struct FileSink {
     temporary: Temporary,
     written: u64,
     reservation: Reservation<Folder>,
+    /// What it looks like, once it is in service.
+    named: Option<Stamp>,
     store: Arc<Inner>,
 }
 
@@ -32,14 +34,18 @@ impl FileSink {
         let reservation = store.books.reserve(expected.length)?;
         let created = store.books.retrying_no_space(expected.length, || store.folder().create_temporary());
         let temporary = created.map_err(FileError::at("create a file in", store.folder().root()))?;
-        Ok(Self { temporary, written: 0, reservation, store: Arc::clone(store) })
+        Ok(Self { temporary, written: 0, reservation, named: None, store: Arc::clone(store) })
     }
 
-    /// Puts the file at its place and into the books. It may not survive a crash yet.
-    fn put_in_service(&mut self, expected: &Expected) -> std::io::Result<Stamp> {
+    /// The file's bytes reach the disk.
+    fn sync(&self) -> std::io::Result<()> {
+        self.store.books.retrying_no_space(1, || self.store.folder().sync(&self.temporary))
+    }
+
+    /// Puts the file at its place and into the books. It may not survive a power cut yet.
+    fn name(&mut self, expected: &Expected) -> std::io::Result<Stamp> {
         let id = &expected.id();
         let store = Arc::clone(&self.store);
-        store.books.retrying_no_space(1, || store.folder().sync(&self.temporary))?;
         store.books.retrying_no_space(1, || {
             let _turn = lock(store.books.turn(id));
             let stamp = store.folder().name_blob(&mut self.temporary, id)?;
@@ -47,6 +53,11 @@ impl FileSink {
             self.reservation.settle(id, stamp.size, known);
             Ok(stamp)
         })
+    }
+
+    fn failed(&self, id: &BlobId, error: std::io::Error) -> CacheError {
+        self.withdraw(id);
+        FileError::at("store", self.store.folder().path_of(id))(error).into()
     }
 
     /// Whether its name survives a crash is not known: it must not be there at all.
@@ -78,19 +89,28 @@ impl Sink for FileSink {
         GrowingSource::File(Arc::clone(&self.temporary.file))
     }
 
+    fn put_in_service(&mut self, proof: &Checked) -> Result<(), CacheError> {
+        match self.name(proof.expected()) {
+            Ok(stamp) => {
+                self.named = Some(stamp);
+                Ok(())
+            }
+            Err(error) => Err(self.failed(&proof.expected().id(), error)),
+        }
+    }
+
     fn finish(&mut self, proof: &Checked) -> Result<Blob, CacheError> {
         let store = Arc::clone(&self.store);
         let id = proof.expected().id();
-        let stored = self.put_in_service(proof.expected()).and_then(|stamp| {
+        let stored = self.sync().and_then(|()| {
+            // Bytes before names, where nobody waits for the name.
+            let stamp = self.named.map_or_else(|| self.name(proof.expected()), Ok)?;
             store.folder().sync_shard(&id)?;
             Ok((stamp, self.temporary.file.try_clone()?))
         });
         match stored {
             Ok((stamp, file)) => Ok(store.open_blob(id, file, stamp)),
-            Err(error) => {
-                self.withdraw(&id);
-                Err(FileError::at("store", store.folder().path_of(&id))(error).into())
-            }
+            Err(error) => Err(self.failed(&id, error)),
         }
     }
 }
