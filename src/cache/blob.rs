@@ -6,7 +6,10 @@ use std::{
     io, mem,
     ops::Range,
     os::unix::fs::FileExt as _,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -276,6 +279,23 @@ impl fmt::Debug for Blob {
 /// Bytes of a file in memory for each client that is served from disk.
 pub const SEND_CHUNK: usize = 128 << 10;
 
+/// Bytes of files that are in memory for answers under way, of all clients together.
+static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
+
+/// How much of a file is read at once for an answer: [`SEND_CHUNK`], and less once 128 of them are under way. HTTP libraries ask for
+/// the first bytes of a body before the client has room for any, so those who take nothing hold a chunk each.
+pub fn send_chunk() -> usize {
+    match UNDER_WAY.load(Ordering::Relaxed) {
+        0..WHOLE_CHUNKS_MAX => SEND_CHUNK,
+        WHOLE_CHUNKS_MAX..SMALL_CHUNKS_MAX => SEND_CHUNK / 8,
+        _ => SEND_CHUNK / 32,
+    }
+}
+
+/// Bytes under way from which on chunks are small, and from which on they are the smallest.
+const WHOLE_CHUNKS_MAX: usize = 128 * SEND_CHUNK;
+const SMALL_CHUNKS_MAX: usize = 2 * WHOLE_CHUNKS_MAX;
+
 /// Buffers of [`SEND_CHUNK`] that wait to be used again. One that was just sent is still in the processor's cache, and
 /// needs neither to be asked of the system nor to be cleared.
 static SPARE: Mutex<Vec<Box<[u8]>>> = Mutex::new(Vec::new());
@@ -292,8 +312,11 @@ struct Buffer {
 impl Buffer {
     /// Room for `length` bytes. What is in it is none of them: it may be what another file had there.
     fn take(length: usize) -> Self {
-        let spare = if length <= SEND_CHUNK { lock(&SPARE).pop() } else { None };
-        let room = spare.unwrap_or_else(|| vec![0; length.max(SEND_CHUNK)].into());
+        // A small chunk in a large buffer would hold the whole of it.
+        let is_large = (SEND_CHUNK / 2..=SEND_CHUNK).contains(&length);
+        let spare = if is_large { lock(&SPARE).pop() } else { None };
+        let room: Box<[u8]> = spare.unwrap_or_else(|| vec![0; if is_large { SEND_CHUNK } else { length }].into());
+        UNDER_WAY.fetch_add(room.len(), Ordering::Relaxed);
         Self { room, length }
     }
 
@@ -318,6 +341,7 @@ impl AsRef<[u8]> for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let room = mem::take(&mut self.room);
+        UNDER_WAY.fetch_sub(room.len(), Ordering::Relaxed);
         let mut spare = lock(&SPARE);
         if room.len() == SEND_CHUNK && spare.len() < SPARE_MAX {
             spare.push(room);

@@ -27,7 +27,7 @@ use std::{
     sync::Arc,
 };
 
-pub use blob::{Blob, BlobId, Expected, Place, SEND_CHUNK};
+pub use blob::{Blob, BlobId, Expected, Place, SEND_CHUNK, send_chunk};
 pub use disk::{DiskLimits, DiskStore, Inspection};
 pub use error::{CacheError, IngestError, ReadError};
 pub use growing::{Filled, Following, Growing, GrowingSource};

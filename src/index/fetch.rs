@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use http::header;
 use url::Url;
 
-use super::HintError;
+use super::{HintError, work};
 use crate::{
     base::{ByteSize, Digest},
     simple::{Format, Page, ProjectName, accept::UPSTREAM_ACCEPT},
@@ -62,6 +62,9 @@ pub(super) async fn read(project: &ProjectName, document: &Document) -> Result<R
     let content_type = content_type(document).map(str::to_owned);
     let (project, body, base) = (project.clone(), document.body.clone(), document.url.clone());
     let read = move || Read::of(&project, content_type.as_deref(), &body, &base);
+    if document.body.len() as u64 > work::LIGHT.bytes() {
+        return work::apart(read).await.unwrap_or(Err(HintError::Stopped));
+    }
     tokio::task::spawn_blocking(read).await.unwrap_or(Err(HintError::Stopped))
 }
 

@@ -1,33 +1,35 @@
 //! Hints in memory over hints on disk, with one fetch at a time for each project.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     ops::RangeInclusive,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, Weak},
     time::Duration,
 };
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use moka::future::Cache;
+use tokio::sync::OnceCell;
 use url::Url;
 
 use super::{
     Hint, HintError,
     fetch::{self, Read},
     shelf::{Head, Shelf},
+    work::{self, LIGHT, Work},
 };
 use crate::{
     base::{ByteSize, Fault, SharedClock, Span, files::FileError, lock},
     simple::ProjectName,
-    upstream::Client,
+    upstream::{Client, UpstreamError},
 };
 
 /// Memory for hints of one mount, estimated in bytes.
 const MEMORY_MAX: u64 = 48 << 20;
 /// What one file of a page takes in memory beside its text, roughly.
-const FILE_OVERHEAD: usize = 256;
+const FILE_OVERHEAD: usize = 768;
 /// What one project takes, whatever its page.
 const ENTRY_OVERHEAD: usize = 512;
 /// How long "there is no such project" is believed.
@@ -64,8 +66,22 @@ struct Shared {
     clock: SharedClock,
     settings: HintSettings,
     shelf: Option<Arc<Shelf>>,
+    /// Of small pages, and of projects that are not there.
     pages: Cache<ProjectName, Entry>,
+    /// Large pages that are on their way.
+    large: Mutex<HashMap<ProjectName, Weak<Flight>>>,
     revalidating: Mutex<HashSet<ProjectName>>,
+}
+
+/// A large page on its way, for all who wait for it; gone when they have it.
+type Flight = OnceCell<Result<Entry, HintError>>;
+
+/// Why a small page is not to be had.
+#[derive(Debug)]
+enum Missed {
+    /// The page is a large one.
+    Large,
+    Trouble(HintError),
 }
 
 #[derive(Clone)]
@@ -82,12 +98,18 @@ impl Entry {
         Self { hint: None, fetched, weight: weight(0, 0) }
     }
 
-    fn of(read: Read, fetched: Timestamp) -> Self {
+    fn of(read: Read, fetched: Timestamp, work: Option<Arc<Work>>) -> Self {
         let Read { page, tag, size } = read;
         // Links are resolved, and may be longer than the text they stand in.
         let links: usize = page.files.iter().map(|file| file.url.len()).sum();
         let weight = weight(size.saturating_add(links), page.files.len());
-        Self { hint: Some(Arc::new(Hint { page, tag, fetched })), fetched, weight }
+        Self { hint: Some(Arc::new(Hint { page, tag, fetched, work })), fetched, weight }
+    }
+}
+
+impl Entry {
+    fn is_large(&self) -> bool {
+        self.hint.as_ref().is_some_and(|hint| hint.work.is_some())
     }
 }
 
@@ -107,7 +129,8 @@ impl Hints {
     ) -> Result<Self, FileError> {
         let shelf = folder.map(|folder| Shelf::open(folder, settings.limit)).transpose()?.map(Arc::new);
         let pages = Cache::builder().max_capacity(MEMORY_MAX).weigher(|_, entry: &Entry| entry.weight).build();
-        let shared = Shared { client, clock, settings, shelf, pages, revalidating: Mutex::default() };
+        let (large, revalidating) = (Mutex::default(), Mutex::default());
+        let shared = Shared { client, clock, settings, shelf, pages, large, revalidating };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -138,26 +161,55 @@ impl Hints {
         if let Some(entry) = self.shared.pages.get(project).await {
             return entry.hint;
         }
-        self.shared.shelved(page, project).await?.hint
+        let work = Work::begin(self.shared.size(project)).await.ok()?;
+        self.shared.shelved(page, project, work).await?.hint
+    }
+
+    /// Bytes of pages on disk.
+    pub fn bytes(&self) -> u64 {
+        self.shared.shelf.as_ref().map_or(0, |shelf| shelf.bytes())
     }
 
     async fn load(&self, page: &Url, project: &ProjectName) -> Result<Entry, HintError> {
         let after = self.shared.settings.wait_max.duration();
-        let late = HintError::StillFetching { project: project.clone(), after };
+        // What is on its way goes on without who waits no longer.
+        match tokio::time::timeout(after, self.load_any(page, project)).await {
+            Ok(loaded) => loaded,
+            Err(_late) => Err(HintError::StillFetching { project: project.clone(), after }),
+        }
+    }
+
+    async fn load_any(&self, page: &Url, project: &ProjectName) -> Result<Entry, HintError> {
+        let (shared, url, name) = (Arc::clone(&self.shared), page.clone(), project.clone());
+        let loading = tokio::spawn(async move {
+            let load = shared.load_small(&url, &name);
+            shared.pages.try_get_with(name.clone(), load).await
+        });
+        match loading.await {
+            Ok(Ok(entry)) => Ok(entry),
+            Ok(Err(missed)) => match &*missed {
+                Missed::Large => self.load_large(page, project).await,
+                Missed::Trouble(error) => Err(error.clone()),
+            },
+            Err(_ended) => Err(HintError::Stopped),
+        }
+    }
+
+    /// Not through the cache: nobody keeps it but those who asked, and it is read again from the disk for the next.
+    async fn load_large(&self, page: &Url, project: &ProjectName) -> Result<Entry, HintError> {
+        let flight = self.shared.flight(project);
         let (shared, page, project) = (Arc::clone(&self.shared), page.clone(), project.clone());
         let loading = tokio::spawn(async move {
             let load = async {
-                match shared.shelved(&page, &project).await {
+                let work = Work::begin(shared.size(&project)).await?;
+                match shared.shelved(&page, &project, work).await {
                     Some(entry) => Ok(entry),
                     None => shared.fetch(&page, &project).await,
                 }
             };
-            shared.pages.try_get_with(project.clone(), load).await.map_err(|error| HintError::clone(&error))
+            flight.get_or_init(|| load).await.clone()
         });
-        match tokio::time::timeout(after, loading).await {
-            Ok(loaded) => loaded.unwrap_or(Err(HintError::Stopped)),
-            Err(_) => Err(late),
-        }
+        loading.await.unwrap_or(Err(HintError::Stopped))
     }
 
     fn revalidate(&self, page: &Url, project: &ProjectName) {
@@ -166,6 +218,8 @@ impl Hints {
         tokio::spawn(async move {
             let Turn { shared, project } = &turn;
             match shared.fetch(&page, project).await {
+                // What was small may be large now; that is on disk.
+                Ok(entry) if entry.is_large() => shared.pages.invalidate(project).await,
                 Ok(entry) => shared.pages.insert(project.clone(), entry).await,
                 // The old hint serves on; the next request after this one tries again.
                 Err(error) => tracing::warn!(%project, %error, "the index could not be asked again"),
@@ -213,14 +267,59 @@ impl Shared {
         Some(entry)
     }
 
+    fn flight(&self, project: &ProjectName) -> Arc<Flight> {
+        let mut large = lock(&self.large);
+        large.retain(|_, flight| flight.strong_count() > 0);
+        if let Some(flight) = large.get(project).and_then(Weak::upgrade) {
+            return flight;
+        }
+        let flight = Arc::new(Flight::new());
+        large.insert(project.clone(), Arc::downgrade(&flight));
+        flight
+    }
+
+    /// How large the project's page was when it was kept.
+    fn size(&self, project: &ProjectName) -> ByteSize {
+        self.shelf.as_ref().map_or(ByteSize(0), |shelf| shelf.size(project))
+    }
+
+    async fn load_small(&self, url: &Url, project: &ProjectName) -> Result<Entry, Missed> {
+        if self.size(project) > LIGHT {
+            return Err(Missed::Large);
+        }
+        if let Some(entry) = self.shelved(url, project, None).await {
+            return Ok(entry);
+        }
+        match self.fetch_within(url, project, LIGHT.min(self.settings.limit)).await {
+            Err(error) if is_too_large(&error) && LIGHT < self.settings.limit => Err(Missed::Large),
+            fetched => fetched.map_err(Missed::Trouble),
+        }
+    }
+
+    /// Fetches a page of whatever size, with a share for one of that size.
     async fn fetch(&self, url: &Url, project: &ProjectName) -> Result<Entry, HintError> {
-        let HintSettings { limit, deadline, .. } = self.settings;
+        let known = self.size(project);
+        let limit = self.settings.limit;
+        // An index that has grown its page is asked again; what is known of it spares that.
+        let mut steps = work::steps(limit).filter(|step| known <= *step || *step == limit).peekable();
+        while let Some(step) = steps.next() {
+            match self.fetch_within(url, project, step).await {
+                Err(error) if is_too_large(&error) && steps.peek().is_some() => {}
+                fetched => return fetched,
+            }
+        }
+        Err(HintError::Stopped)
+    }
+
+    async fn fetch_within(&self, url: &Url, project: &ProjectName, limit: ByteSize) -> Result<Entry, HintError> {
+        let work = Work::begin(limit).await?;
         let fetched = self.clock.now();
-        match fetch::document(&self.client, url, limit, deadline.duration()).await {
+        match fetch::document(&self.client, url, limit, self.settings.deadline.duration()).await {
             Ok(document) => {
                 let read = fetch::read(project, &document).await?;
+                let work = work.filter(|_| read.size as u64 > LIGHT.bytes());
                 self.keep(project, Head::of(url, &document, fetched), document.body).await;
-                Ok(Entry::of(read, fetched))
+                Ok(Entry::of(read, fetched, work))
             }
             Err(error) if error.fault() == Fault::NotFound => {
                 self.forget(project).await;
@@ -253,15 +352,21 @@ impl Shared {
     }
 
     /// What is on disk of that page: one of another index, before the configuration was changed, says nothing here.
-    async fn shelved(&self, page: &Url, project: &ProjectName) -> Option<Entry> {
+    /// A large one is read with the share that its size needs.
+    async fn shelved(&self, page: &Url, project: &ProjectName, work: Option<Arc<Work>>) -> Option<Entry> {
+        let is_large = work.is_some();
         let (shelf, page, project) = (self.shelf.clone()?, page.clone(), project.clone());
         let read = move || {
             let (head, body) = shelf.get(&project).filter(|(head, _)| head.asked == page)?;
             let read = Read::of(&project, head.content_type.as_deref(), &body, &head.url).ok()?;
-            Some(Entry::of(read, head.fetched))
+            Some(Entry::of(read, head.fetched, work))
         };
-        tokio::task::spawn_blocking(read).await.ok()?
+        if is_large { work::apart(read).await? } else { tokio::task::spawn_blocking(read).await.ok()? }
     }
+}
+
+fn is_too_large(error: &HintError) -> bool {
+    matches!(error, HintError::Upstream(error) if matches!(**error, UpstreamError::TooLarge { .. }))
 }
 
 #[cfg(test)]

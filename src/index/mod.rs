@@ -7,12 +7,14 @@
 mod fetch;
 mod hints;
 mod shelf;
+mod work;
 
 use std::{sync::Arc, time::Duration};
 
 pub use fetch::{fetch, page_url};
 pub use hints::{HintSettings, Hints};
 use jiff::Timestamp;
+pub use work::{Work, apart};
 
 use crate::{
     base::Fault,
@@ -29,6 +31,8 @@ pub struct Hint {
     pub tag: Arc<str>,
     /// When it was fetched.
     pub fetched: Timestamp,
+    /// Of a large page, which is kept by nobody but those who work on it: its share of what may be in work.
+    pub work: Option<Arc<Work>>,
 }
 
 /// Why there is no hint.
@@ -61,6 +65,9 @@ pub enum HintError {
         /// How long the request has waited.
         after: Duration,
     },
+    /// So many large pages are in work that this one has waited too long.
+    #[error("too many large index pages are in work")]
+    Busy,
     /// The process is about to end.
     #[error("the fetch of an index page was stopped")]
     Stopped,
@@ -72,7 +79,7 @@ impl HintError {
         match self {
             Self::Upstream(error) => error.fault(),
             Self::Page { error, .. } => error.fault(),
-            Self::ContentType { .. } | Self::StillFetching { .. } | Self::Stopped => Fault::Unavailable,
+            Self::ContentType { .. } | Self::StillFetching { .. } | Self::Busy | Self::Stopped => Fault::Unavailable,
         }
     }
 
@@ -82,6 +89,7 @@ impl HintError {
             Self::Upstream(error) => error.reason(),
             Self::Page { .. } | Self::ContentType { .. } => "index_page",
             Self::StillFetching { .. } => "still_fetching",
+            Self::Busy => "busy",
             Self::Stopped => "stopped",
         }
     }

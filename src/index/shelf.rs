@@ -73,6 +73,18 @@ impl Shelf {
         Some((head, bytes))
     }
 
+    /// How large the page that is kept of a project is at most; 0 where there is none.
+    pub(super) fn size(&self, project: &ProjectName) -> ByteSize {
+        let size = fs::symlink_metadata(self.path(project)).map_or(0, |metadata| metadata.len());
+        ByteSize(if size <= HEAD_MAX as u64 { 0 } else { size })
+    }
+
+    /// Bytes of all pages that are kept.
+    pub(super) fn bytes(&self) -> u64 {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten();
+        entries.filter_map(|entry| Some(aged(&entry.ok()?)?.1)).sum()
+    }
+
     /// Keeps a page; makes room first. One that is larger than all the room is not kept.
     pub(super) fn put(&self, project: &ProjectName, head: &Head, body: &[u8]) -> Result<(), FileError> {
         let path = self.path(project);

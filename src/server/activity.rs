@@ -14,6 +14,7 @@ use std::{
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
+use super::clients::AnswerPlace;
 use crate::base::lock;
 
 /// What goes on on one connection.
@@ -50,7 +51,7 @@ impl Activity {
         state.requests += 1;
         state.ours += 1;
         state.since = Instant::now();
-        Exchange { activity: Arc::clone(self), ours: true }
+        Exchange { activity: Arc::clone(self), ours: true, place: None }
     }
 
     /// Time begins anew.
@@ -88,9 +89,17 @@ impl Activity {
 pub(super) struct Exchange {
     activity: Arc<Activity>,
     ours: bool,
+    /// Given back at its end.
+    place: Option<AnswerPlace>,
 }
 
 impl Exchange {
+    /// The same, in a place among all answers.
+    pub(super) fn at(mut self, place: AnswerPlace) -> Self {
+        self.place = Some(place);
+        self
+    }
+
     /// The answer's body, as a part of this exchange.
     pub(super) fn with_body<B>(mut self, body: B) -> Watched<B> {
         self.is_ours(false);
@@ -113,6 +122,7 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.is_ours(false);
+        drop(self.place.take());
         self.activity.state().requests -= 1;
     }
 }

@@ -8,12 +8,12 @@ use http_body_util::StreamBody;
 
 use super::body::{self, Body};
 use crate::{
-    cache::{Blob, Cache, SEND_CHUNK},
+    cache::{Blob, Cache, send_chunk},
     delivery::DeliveryError,
 };
 
 /// The bytes of `target`'s verified blob within `range`. Each chunk is read when the client has taken the one before, so that a
-/// slow client costs one chunk of memory. A read that fails breaks the answer off; it never ends it early and clean. What
+/// slow client costs one chunk of memory, and a small one where many are slow. A read that fails breaks the answer off; it never ends it early and clean. What
 /// `cache` has is then looked at again, so that a file on a bad sector does not fail every retry.
 pub(super) fn of_blob(target: Arc<str>, blob: Blob, range: Range<u64>, cache: &Cache) -> Body {
     if let Some(bytes) = blob.bytes() {
@@ -31,7 +31,7 @@ pub(super) fn of_blob(target: Arc<str>, blob: Blob, range: Range<u64>, cache: &C
             return Ok::<_, DeliveryError>(None);
         }
         let left = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
-        let bytes = match blob.read(range.start, left.min(SEND_CHUNK)).await {
+        let bytes = match blob.read(range.start, left.min(send_chunk())).await {
             Ok(bytes) => bytes,
             Err(error) => {
                 look_again(&blob, cache);
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
     use crate::{
         base::{Digest, Digests, Fault},
-        cache::{Cache, Expected, Observer, Settings},
+        cache::{Cache, Expected, Observer, SEND_CHUNK, Settings},
     };
 
     /// Tells of files that were taken out of service.
@@ -112,6 +112,20 @@ mod tests {
             .unwrap();
         assert_eq!(body.to_bytes(), content[middle]);
         assert!(of_blob("f.whl".into(), blob, 5..5, &cache).collect().await.unwrap().to_bytes().is_empty());
+    }
+
+    #[tokio::test]
+    async fn two_thousand_clients_that_take_nothing_of_a_large_file_hold_small_pieces_of_it() {
+        let OnDisk { folder: _folder, cache, blob, .. } = on_disk(&vec![7; 2 * SEND_CHUNK]).await;
+        let mut untaken = Vec::new();
+        for _ in 0..2_000 {
+            let mut body = of_blob("f.whl".into(), blob.clone(), 0..blob.len(), &cache);
+            let piece = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            untaken.push((piece, body));
+        }
+        let held: usize = untaken.iter().map(|(piece, _)| piece.len()).sum();
+        assert!(held < 48 << 20, "{held} bytes");
+        drop(untaken);
     }
 
     #[tokio::test]

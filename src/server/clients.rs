@@ -6,6 +6,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 use crate::base::{client_of, lock};
 
 /// Connections by client. Holds no more entries than there are connections.
@@ -57,6 +59,36 @@ impl Drop for Place {
     }
 }
 
+/// Answers of HTTP/2 that are under way, on whichever connection. Each takes a place as a connection of HTTP/1.1 does, with
+/// the same bounds: else a client had as many times more of them as it opens streams on each connection.
+#[derive(Debug)]
+pub(super) struct Answers {
+    clients: Arc<Clients>,
+    room: Arc<Semaphore>,
+}
+
+/// One answer of a client.
+#[derive(Debug)]
+pub(super) struct AnswerPlace {
+    _place: Place,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Answers {
+    /// At most `max` answers, of each client at most `per_client`.
+    pub(super) fn new(max: usize, per_client: usize) -> Arc<Self> {
+        Arc::new(Self { clients: Clients::new(per_client), room: Arc::new(Semaphore::new(max)) })
+    }
+
+    /// A place for one more answer, kept until it is dropped; `None` where the client, or where all together have all that
+    /// they may have.
+    pub(super) fn enter(&self, peer: IpAddr) -> Option<AnswerPlace> {
+        let place = self.clients.enter(peer)?;
+        let permit = Arc::clone(&self.room).try_acquire_owned().ok()?;
+        Some(AnswerPlace { _place: place, _permit: permit })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,6 +108,18 @@ mod tests {
         mine.push(clients.enter(address("192.0.2.1")).unwrap());
         drop((mine, other));
         assert!(clients.connections().is_empty(), "who is gone is forgotten");
+    }
+
+    #[test]
+    fn answers_are_bounded_for_each_client_and_in_all_and_each_gives_its_place_back() {
+        let answers = Answers::new(3, 2);
+        let (mine, other) = (address("192.0.2.1"), address("192.0.2.2"));
+        let mut all = vec![answers.enter(mine).unwrap(), answers.enter(mine).unwrap()];
+        assert!(answers.enter(mine).is_none());
+        all.push(answers.enter(other).unwrap());
+        assert!(answers.enter(other).is_none(), "there are three");
+        all.clear();
+        assert!(answers.enter(mine).is_some() && answers.clients.connections().is_empty());
     }
 
     #[test]

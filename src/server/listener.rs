@@ -37,7 +37,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     activity::{Activity, Silence},
-    clients::Clients,
+    clients::{Answers, Clients},
 };
 use crate::{base::Span, telemetry::Metrics};
 
@@ -172,6 +172,7 @@ impl Listener {
             some => some,
         };
         let (clients, permits) = (Clients::new(per_client), Arc::new(Semaphore::new(connections_max)));
+        let answers = Answers::new(connections_max, per_client);
         let (orders, tracker) = (watch::Sender::new(()), TaskTracker::new());
         loop {
             let Some(accepted) = shutdown.run_until_cancelled(self.socket.accept()).await else { break };
@@ -199,6 +200,7 @@ impl Listener {
                 header_timeout: header_timeout.duration(),
                 write_timeout: write_timeout.duration(),
                 orders: orders.subscribe(),
+                answers: Arc::clone(&answers),
                 handler: handler.clone(),
             };
             let counted = self.metrics.as_ref().map(|metrics| metrics.connect());
@@ -234,6 +236,8 @@ struct Connection<H> {
     write_timeout: Duration,
     /// Orders to end as soon as no answer is under way.
     orders: watch::Receiver<()>,
+    /// Places for answers of HTTP/2.
+    answers: Arc<Answers>,
     handler: H,
 }
 
@@ -286,13 +290,17 @@ impl<H: Handler> Connection<H> {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Self { peer, handler, orders, header_timeout, write_timeout, .. } = self;
+        let Self { peer, handler, orders, header_timeout, write_timeout, answers, .. } = self;
         let activity = Activity::new();
         let watched = Arc::clone(&activity);
         let service = service_fn(move |request| {
-            let exchange = watched.begin();
-            let answer = handler(request, peer);
-            async move { Ok::<_, Infallible>(answer.await.map(|body| exchange.with_body(body))) }
+            let place = answers.enter(peer);
+            let answer = place.map(|place| (watched.begin().at(place), handler(request, peer)));
+            async move {
+                // Says that nothing was done, so that it may be asked again (RFC 9113 §8.7).
+                let (exchange, answer) = answer.ok_or_else(|| h2::Error::from(h2::Reason::REFUSED_STREAM))?;
+                Ok::<_, h2::Error>(answer.await.map(|body| exchange.with_body(body)))
+            }
         });
         let mut http = http2::Builder::new(TokioExecutor::new());
         http.timer(TokioTimer::new()).keep_alive_interval(Some(KEEP_ALIVE));

@@ -24,7 +24,7 @@ use crate::{
         coding::{self, Coding},
         conditional,
     },
-    index::Hint,
+    index::{self, Hint},
     simple::{self, Format, ProjectName},
     trust::State,
     tuf::TargetInfo,
@@ -36,6 +36,8 @@ const MEMORY_MAX: u64 = 64 << 20;
 const ENTRY_OVERHEAD: usize = 512;
 /// Below it compressing costs more than it saves, in bytes.
 const COMPRESS_MIN: usize = 1 << 10;
+/// A page of more files is rendered on a thread of its own.
+const FILES_AT_ONCE: usize = 2_000;
 /// A page is compressed once and sent often.
 const GZIP_LEVEL: u32 = 6;
 const ZSTD_LEVEL: i32 = 9;
@@ -153,12 +155,19 @@ impl Page {
     /// Renders and compresses off the threads that answer requests: a large page takes a while.
     pub(super) async fn render(format: Format, page: simple::Page) -> Result<Arc<Self>, Denial> {
         let project = page.name.clone();
-        let render = move || Self::of(if format.is_json() { page.to_json() } else { page.to_html().into_bytes() });
-        let ended = |_| {
+        let render = move |page: simple::Page| {
+            let body = if format.is_json() { page.to_json() } else { page.to_html().into_bytes() };
+            drop(page);
+            Self::of(body)
+        };
+        let ended = || {
             let sentence = "the page was not rendered to its end".to_owned();
             Denial::new(Level::Page, Fault::Local, "ended", &project, sentence)
         };
-        tokio::task::spawn_blocking(render).await.map(Arc::new).map_err(ended)
+        if page.files.len() > FILES_AT_ONCE {
+            return index::apart(move || render(page)).await.map(Arc::new).ok_or_else(|| ended());
+        }
+        tokio::task::spawn_blocking(move || render(page)).await.map(Arc::new).map_err(|_| ended())
     }
 
     pub(super) fn of(body: Vec<u8>) -> Self {
@@ -199,7 +208,9 @@ impl Page {
 }
 
 impl Variant {
-    fn of(coding: Coding, body: Vec<u8>) -> Self {
+    fn of(coding: Coding, mut body: Vec<u8>) -> Self {
+        // It is kept, and what it grew by is not counted.
+        body.shrink_to_fit();
         let etag = format!("\"{}\"", Digest::sha256(&body).to_hex());
         let etag = HeaderValue::try_from(etag).unwrap_or_else(|_| HeaderValue::from_static("\"\""));
         Self { coding, body: body.into(), etag }

@@ -22,7 +22,7 @@ use crate::{
         MountPath, RequestPath,
         pypi::{self, Composed, Fact, FileRoute, ListingRole, Route, Signed},
     },
-    index::{Hint, HintError, Hints},
+    index::{self, Hint, HintError, Hints},
     simple::{File, FilePath, Format, ProjectList, ProjectName, filename::Distribution, negotiate},
     telemetry::{Metrics, metrics::Source},
     trust::{Authorisation, State, TrustError},
@@ -284,21 +284,30 @@ impl PypiMount {
         };
         let tags = self.pages.tags(state, listing.as_ref().map(|listing| &listing.signed.info), hint.as_deref());
         let ground = self.ground(project, state, hint.as_deref());
+        // A large page is put together once for all who wait for it; its share is held until it is rendered.
+        let work = hint.as_ref().and_then(|hint| hint.work.clone());
+        let _turn = match &work {
+            Some(work) => Some(work.turn().await),
+            None => None,
+        };
         if let Some(page) = self.pages.get(project, format, &tags) {
             return Ok(Rendered { page, settled: true, ground });
         }
         let reason = self.obtain.trust.unsigned_words();
         let (composed, settled) = match (&listing, &hint) {
             (Some(signed), hint) => {
-                let hint = hint.as_ref().map(|hint| &hint.page);
-                (self.front.page_from_listing(&signed.listing, hint, &reason), true)
+                let (front, listing, hint) = (self.front.clone(), Arc::clone(&signed.listing), hint.clone());
+                let compose = move || front.page_from_listing(&listing, hint.as_ref().map(|hint| &hint.page), &reason);
+                (composed(project, work.is_some(), compose).await?, true)
             }
             (None, Some(hint)) => {
                 self.metrics.listing_unauthenticated(&self.obtain.mount);
-                self.compose_from_hint(project, hint, &reason).await
+                self.compose_from_hint(project, hint, reason).await?
             }
             (None, None) => return Err(unknown(project)),
         };
+        // It takes as much as the page does that comes of it.
+        drop(hint);
         self.count(project, &composed);
         let page = pages::Page::render(format, composed.page).await?;
         if settled {
@@ -322,16 +331,26 @@ impl PypiMount {
     }
 
     /// The page, and whether all that it says will still be so when it is asked for again.
-    async fn compose_from_hint(&self, project: &ProjectName, hint: &Hint, reason: &str) -> (Composed, bool) {
-        let lookups = self.front.lookups(project, &hint.page);
+    async fn compose_from_hint(
+        &self,
+        project: &ProjectName,
+        hint: &Arc<Hint>,
+        reason: String,
+    ) -> Result<(Composed, bool), Denial> {
+        let (front, name, from) = (self.front.clone(), project.clone(), Arc::clone(hint));
+        let lookups = composed(project, hint.work.is_some(), move || front.lookups(&name, &from.page)).await?;
         let facts: HashMap<String, (Fact, bool)> = stream::iter(lookups.files)
             .map(|file| async move { (file.filename.clone(), self.fact(&file).await) })
             .buffer_unordered(LOOKUPS_AT_ONCE)
             .collect()
             .await;
         let settled = facts.values().all(|(_, settled)| *settled);
-        let fact = |filename: &str| facts.get(filename).map_or(Fact::Unjudged, |(fact, _)| fact.clone());
-        (self.front.page_from_hint(project, &hint.page, fact, reason), settled)
+        let (front, name, from) = (self.front.clone(), project.clone(), Arc::clone(hint));
+        let compose = move || {
+            let fact = |filename: &str| facts.get(filename).map_or(Fact::Unjudged, |(fact, _)| fact.clone());
+            front.page_from_hint(&name, &from.page, fact, &reason)
+        };
+        Ok((composed(project, hint.work.is_some(), compose).await?, settled))
     }
 
     /// What is signed of a file, and whether that is settled. What cannot be told now is judged when the file is asked
@@ -442,6 +461,18 @@ impl PypiMount {
         }
         tracing::debug!(%project, ?counts, "page composed");
     }
+}
+
+/// A step of putting a page together: at once, or apart from the threads that answer requests where it is a large one.
+async fn composed<T: Send + 'static>(
+    project: &ProjectName,
+    large: bool,
+    compose: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Denial> {
+    if !large {
+        return Ok(compose());
+    }
+    index::apart(compose).await.ok_or_else(|| index_trouble(project, &HintError::Stopped))
 }
 
 /// How a file is called in a refusal.

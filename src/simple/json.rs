@@ -161,13 +161,23 @@ struct WriteMeta {
 const META: WriteMeta = WriteMeta { api_version: API_VERSION };
 
 #[derive(Serialize)]
-struct WritePage<'a> {
+struct WritePage<'a, F: Serialize> {
     meta: WriteMeta,
     name: &'a str,
     #[serde(rename = "project-status", skip_serializing_if = "Option::is_none")]
     status: Option<WireStatus>,
     versions: &'a [String],
-    files: Vec<WriteFile<'a>>,
+    files: F,
+}
+
+/// File entries, each made when it is written: all at once take more than the document.
+struct WriteFiles<'a, P>(&'a [File], P);
+
+impl<P: Fn(usize) -> Private> Serialize for WriteFiles<'_, P> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(files, private) = self;
+        serializer.collect_seq(files.iter().enumerate().map(|(at, file)| write_file(file, private(at))))
+    }
 }
 
 #[derive(Serialize)]
@@ -261,7 +271,7 @@ pub(super) fn write(page: &Page, private: impl Fn(usize) -> Private) -> Vec<u8> 
         name: &page.name,
         status: status.map(|known| WireStatus { status: known.status.clone(), reason: known.reason.clone() }),
         versions: &page.versions,
-        files: page.files.iter().enumerate().map(|(at, file)| write_file(file, private(at))).collect(),
+        files: WriteFiles(&page.files, private),
     })
 }
 
