@@ -28,6 +28,8 @@ pub struct Parts {
     clock: SharedClock,
     client: Client,
     cache: Cache,
+    /// Of the mounts that were made, to count what they keep.
+    hints: Mutex<Vec<Hints>>,
     delivery: Delivery,
     second_tier: Option<Arc<SecondTier>>,
     uploads: Mutex<Option<Uploads>>,
@@ -188,6 +190,7 @@ impl Parts {
             clock,
             client,
             cache,
+            hints: Mutex::default(),
             delivery,
             second_tier,
             uploads,
@@ -232,6 +235,7 @@ impl Parts {
                 };
                 let folder = config.cache.dir.join("hints").join(&settings.name);
                 let hints = Hints::open(self.client.clone(), Arc::clone(&self.clock), hints, Some(&folder))?;
+                lock(&self.hints).push(hints.clone());
                 let obtain = obtain(front.bases().urls(), true);
                 let (metrics, clock) = (Arc::clone(&self.metrics), Arc::clone(&self.clock));
                 MountFront::Pypi(Box::new(PypiMount::new(front, obtain, hints, metrics, clock)))
@@ -309,6 +313,7 @@ impl Parts {
     pub fn refresh_gauges(&self) {
         let usage = self.cache.usage();
         self.metrics.cache_size(usage.bytes, usage.capacity);
+        self.metrics.hints_size(lock(&self.hints).iter().map(Hints::bytes).sum());
         if let Some(tier) = &self.second_tier {
             self.metrics.bucket_up("cache", tier.is_up());
         }

@@ -204,7 +204,7 @@ impl Hints {
                 let work = Work::begin(shared.size(&project)).await?;
                 match shared.shelved(&page, &project, work).await {
                     Some(entry) => Ok(entry),
-                    None => shared.fetch(&page, &project).await,
+                    None => shared.fetch(&page, &project, ByteSize(LIGHT.bytes() + 1)).await,
                 }
             };
             flight.get_or_init(|| load).await.clone()
@@ -217,7 +217,7 @@ impl Hints {
         let page = page.clone();
         tokio::spawn(async move {
             let Turn { shared, project } = &turn;
-            match shared.fetch(&page, project).await {
+            match shared.fetch(&page, project, shared.size(project)).await {
                 // What was small may be large now; that is on disk.
                 Ok(entry) if entry.is_large() => shared.pages.invalidate(project).await,
                 Ok(entry) => shared.pages.insert(project.clone(), entry).await,
@@ -296,9 +296,8 @@ impl Shared {
         }
     }
 
-    /// Fetches a page of whatever size, with a share for one of that size.
-    async fn fetch(&self, url: &Url, project: &ProjectName) -> Result<Entry, HintError> {
-        let known = self.size(project);
+    /// Fetches a page of whatever size, with a share for one of that size; it is `known` to be so large at least.
+    async fn fetch(&self, url: &Url, project: &ProjectName, known: ByteSize) -> Result<Entry, HintError> {
         let limit = self.settings.limit;
         // An index that has grown its page is asked again; what is known of it spares that.
         let mut steps = work::steps(limit).filter(|step| known <= *step || *step == limit).peekable();

@@ -53,6 +53,12 @@ impl Work {
     }
 }
 
+/// What of the budget nobody holds.
+#[cfg(test)]
+pub(super) fn left() -> usize {
+    SHARES.available_permits()
+}
+
 /// Does something large on a thread of its own. The C library keeps freed memory for each thread that it was taken on, and
 /// gives that of one that ended to the next: one thread after the other use the same, and a pool of them each their own.
 pub async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {

@@ -111,6 +111,7 @@ pub struct Metrics {
     broken_off: IntCounterVec,
     cache_lookups: IntCounterVec,
     cache_bytes: IntGauge,
+    hints_bytes: IntGauge,
     cache_capacity: IntGauge,
     cache_evictions: IntCounterVec,
     cache_write_errors: IntCounterVec,
@@ -178,6 +179,7 @@ impl Metrics {
                 &["mount", "fault"],
             )?,
             cache_lookups: made.counters("cache_lookups_total", "Looks in the cache", &["mount", "result"])?,
+            hints_bytes: made.gauge("hints_bytes", "Bytes of index pages kept on disk, beside the cache")?,
             cache_bytes: made.gauge("cache_bytes", "Bytes the cache holds on disk")?,
             cache_capacity: made.gauge("cache_capacity_bytes", "Bytes the cache may hold on disk")?,
             cache_evictions: made.counters("cache_evictions_total", "Files evicted", &["reason"])?,
@@ -468,6 +470,11 @@ impl Metrics {
     /// The cache was looked into.
     pub fn cache_lookup(&self, mount: &str, result: Lookup) {
         self.cache_lookups.with_label_values(&[mount, result.as_str()]).inc();
+    }
+
+    /// What is kept of index pages, in bytes.
+    pub fn hints_size(&self, bytes: u64) {
+        self.hints_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// What the cache holds and may hold, in bytes.

@@ -15,6 +15,7 @@ use sha2::Digest as _;
 use crate::harness::{
     folder::eventually,
     gate::{Gate, PATIENCE},
+    h2::Certificate,
     upstream::Fault,
     wheel::Wheel,
     world::{World, gate_path, upstream_path},
@@ -193,6 +194,21 @@ fn one_client_cannot_take_the_connections_of_another() {
     drop(mine);
     await_connections(&gate, |connections| connections < 1.0);
     assert_comes_whole(gate.address, &wheel);
+}
+
+#[test]
+fn streams_of_http2_that_take_nothing_have_no_more_places_than_connections_would_have() {
+    let wheel = Wheel::large("large", "1.0", LARGE);
+    let world = World::with_signed(&[&wheel]);
+    let certificate = Certificate::make(world.path());
+    let gate = certificate.serve(world.configuration().set("server.connections_max", 8)).start();
+    let path = gate_path(&wheel);
+    assert_eq!(certificate.request(gate.address, "GET", &path, &[]).status, 200);
+    await_connections(&gate, |connections| connections < 1.0);
+    assert_eq!(certificate.take_nothing(gate.address, &path, 20), (4, 16), "half of them for one client");
+    await_connections(&gate, |connections| connections < 1.0);
+    let reply = certificate.request(gate.address, "GET", &path, &[]);
+    assert!(reply.status == 200 && reply.whole, "the places are given back");
 }
 
 #[test]

@@ -219,3 +219,39 @@ async fn who_waits_for_an_index_that_hangs_is_told_so_and_the_next_who_asks_find
     until(async || version(hints.kept(&lab.url(), &demo).await).as_deref() == Some("1.0")).await;
     assert_eq!(lab.asked(), 1);
 }
+
+/// A page whose document is of more than the middle size.
+fn large_page() -> Vec<Step> {
+    let file = "demo-1.0-py3-none-any.whl";
+    let yank = "y".repeat(9 << 20);
+    let body = format!(
+        r#"{{"meta":{{"api-version":"1.0"}},"name":"demo","files":[{{"filename":"{file}","url":"{file}","hashes":{{}},"yanked":"{yank}"}}]}}"#
+    );
+    reply(200, &[("content-type", JSON)], body.as_bytes())
+}
+
+#[tokio::test]
+async fn huge_pages_that_are_asked_for_at_once_are_in_work_one_after_the_other_and_hold_up_no_small_one() {
+    let lab = Lab::new().await;
+    let hints = lab.hints();
+    lab.answers(large_page());
+    let first = hints.get(&lab.url(), &demo()).await.unwrap().unwrap();
+    assert_eq!((lab.asked(), work::left()), (3, 0), "asked for with each bound; nothing else is in work");
+    let second = tokio::spawn({
+        let (hints, url) = (hints.clone(), lab.server.url("/simple/other/"));
+        async move { hints.get(&url, &"other".parse().unwrap()).await }
+    });
+    until(async || lab.asked() == 4).await;
+    lab.answers(page("1.0"));
+    let small = hints.get(&lab.server.url("/simple/small/"), &"small".parse().unwrap()).await.unwrap().unwrap();
+    assert!(small.work.is_none() && !second.is_finished());
+    lab.answers(large_page());
+    let seen = Arc::downgrade(&first);
+    drop(first);
+    assert!(seen.upgrade().is_none(), "nobody keeps it");
+    assert!(second.await.unwrap().unwrap().unwrap().work.is_some());
+    let asked = lab.asked();
+    assert!(hints.get(&lab.url(), &demo()).await.unwrap().is_some());
+    assert_eq!(lab.asked(), asked, "it is on disk");
+    assert!(hints.bytes() > 18 << 20);
+}

@@ -8,6 +8,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio_rustls::{
     TlsConnector,
+    client::TlsStream,
     rustls::{
         ClientConfig, RootCertStore, crypto,
         pki_types::{CertificateDer, ServerName, pem::PemObject as _},
@@ -47,7 +48,34 @@ impl Certificate {
         runtime.block_on(self.exchange(address, method, path, headers))
     }
 
-    async fn exchange(&self, address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
+    /// Asks `count` times on one connection, without a window for any body, and takes nothing. How many were answered,
+    /// and how many were refused before anything was done.
+    pub fn take_nothing(&self, address: SocketAddr, path: &str, count: usize) -> (usize, usize) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let tls = self.connect(address).await;
+            let mut http = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+            let (mut sender, connection) =
+                http.initial_stream_window_size(0).handshake(TokioIo::new(tls)).await.unwrap();
+            tokio::spawn(connection);
+            let (mut answered, mut refused) = (Vec::new(), 0);
+            for _ in 0..count {
+                let request = http::Request::builder().uri(format!("https://localhost{path}"));
+                match sender.send_request(request.body(Empty::<Bytes>::new()).unwrap()).await {
+                    Ok(response) => answered.push(response),
+                    Err(error) => {
+                        let reset =
+                            std::error::Error::source(&error).and_then(|error| error.downcast_ref::<h2::Error>());
+                        assert_eq!(reset.and_then(h2::Error::reason), Some(h2::Reason::REFUSED_STREAM), "{error:?}");
+                        refused += 1;
+                    }
+                }
+            }
+            (answered.len(), refused)
+        })
+    }
+
+    async fn connect(&self, address: SocketAddr) -> TlsStream<TcpStream> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(&self.cert).unwrap()).unwrap();
         let provider = Arc::new(crypto::ring::default_provider());
@@ -56,7 +84,11 @@ impl Certificate {
         config.alpn_protocols = vec![b"h2".to_vec()];
         let tcp = TcpStream::connect(address).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
-        let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
+        TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap()
+    }
+
+    async fn exchange(&self, address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
+        let tls = self.connect(address).await;
         let (mut sender, connection) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tls)).await.unwrap();
         tokio::spawn(connection);
