@@ -165,7 +165,7 @@ impl Page {
             Denial::new(Level::Page, Fault::Local, "ended", &project, sentence)
         };
         if page.files.len() > FILES_AT_ONCE {
-            return index::apart(move || render(page)).await.map(Arc::new).ok_or_else(|| ended());
+            return index::apart(move || render(page)).await.map(Arc::new).ok_or_else(ended);
         }
         tokio::task::spawn_blocking(move || render(page)).await.map(Arc::new).map_err(|_| ended())
     }
