@@ -282,8 +282,9 @@ pub const SEND_CHUNK: usize = 128 << 10;
 /// Bytes of files that are in memory for answers under way, of all clients together.
 static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
 
-/// How much of a file is read at once for an answer: [`SEND_CHUNK`], and less once 128 of them are under way. HTTP libraries ask for
-/// the first bytes of a body before the client has room for any, so those who take nothing hold a chunk each.
+/// How much of a file is read at once for an answer: [`SEND_CHUNK`], and less once 128 of them are under way. HTTP
+/// libraries ask for the first bytes of a body before the client has room for any, so those who take nothing hold a
+/// chunk each.
 pub fn send_chunk() -> usize {
     match UNDER_WAY.load(Ordering::Relaxed) {
         0..WHOLE_CHUNKS_MAX => SEND_CHUNK,

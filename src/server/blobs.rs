@@ -13,8 +13,9 @@ use crate::{
 };
 
 /// The bytes of `target`'s verified blob within `range`. Each chunk is read when the client has taken the one before, so that a
-/// slow client costs one chunk of memory, and a small one where many are slow. A read that fails breaks the answer off; it never ends it early and clean. What
-/// `cache` has is then looked at again, so that a file on a bad sector does not fail every retry.
+/// slow client costs one chunk of memory, and a small one where many are slow. A read that fails breaks the answer off; it
+/// never ends it early and clean. What `cache` has is then looked at again, so that a file on a bad sector does not fail
+/// every retry.
 pub(super) fn of_blob(target: Arc<str>, blob: Blob, range: Range<u64>, cache: &Cache) -> Body {
     if let Some(bytes) = blob.bytes() {
         let (start, end) = (usize::try_from(range.start), usize::try_from(range.end));
