@@ -44,6 +44,8 @@ enum Command {
     Rotate(roles::Rotate),
     /// Add signatures to what is staged, on the machine where the key is
     Sign(roles::Sign),
+    /// Show what is staged against what is published: targets, keys, signatures
+    Diff(roles::Diff),
     /// Sign and publish what is staged
     Publish(Publish),
     /// Show roles, versions, expiries and what is staged
@@ -167,6 +169,7 @@ impl Repo {
             Command::Delegate(command) => command.run(),
             Command::Rotate(command) => command.run(),
             Command::Sign(command) => command.run(),
+            Command::Diff(command) => command.run(),
             Command::Publish(command) => command.run(),
             Command::Status(command) => command.run(),
             Command::ServeTimestamps(command) => command.run(),

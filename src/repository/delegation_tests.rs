@@ -248,6 +248,27 @@ fn two_people_change_the_root_together_and_one_alone_does_not() {
 }
 
 #[test]
+fn the_difference_names_keys_thresholds_and_roles_that_change_and_no_others() {
+    let made = made(None);
+    let dir = &made.dir;
+    let (alice, bob) = (made.key("alice"), made.key("bob"));
+    assert!(diff(dir, &SystemClock).unwrap().keys.is_empty());
+    let old = status(dir, &SystemClock).unwrap().roles[1].keys[0].keyid.clone();
+    let rotation = Rotation { add: vec![alice.public().clone()], remove: vec![old.clone()], threshold: None };
+    rotate(dir, "targets", &rotation).unwrap();
+    delegate(dir, new_role("acme", &["acme/*"], &[&bob], 1)).unwrap();
+    let change = |role: &str, added: &FileKey, removed: &[String], threshold_before| KeyChange {
+        role: role.to_owned(),
+        added: vec![added.public().keyid.clone()],
+        removed: removed.to_vec(),
+        threshold_before,
+        threshold: Some(1),
+    };
+    let expected = [change("targets", &alice, &[old], Some(1)), change("acme", &bob, &[], None)];
+    assert_eq!(diff(dir, &SystemClock).unwrap().keys, expected);
+}
+
+#[test]
 fn a_signature_falls_with_the_change_that_it_was_made_for() {
     let made = made(None);
     let dir = &made.dir;

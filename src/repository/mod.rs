@@ -6,6 +6,7 @@
 
 mod ceremony;
 pub mod delegation;
+mod diff;
 pub mod editor;
 pub mod error;
 mod journal;
@@ -22,6 +23,7 @@ pub mod status;
 
 pub use ceremony::{Rotation, SignReport, rotate, sign};
 pub use delegation::{NewRole, delegate, delegate_bins};
+pub use diff::{Difference, KeyChange, diff};
 pub use editor::{Change, Editor, StoredContent};
 pub use error::RepositoryError;
 pub use keys::{FileKey, KeySource, PublicPart, SecretFile, Secrets, Signer};

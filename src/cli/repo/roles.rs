@@ -9,7 +9,7 @@ use crate::{
     base::SystemClock,
     cli::{Exit, Failure, print_json, print_line},
     repository::{
-        self, Awaited, Change, NewRole, PublicPart, RepositoryError, Rotation, Signer,
+        self, Awaited, Change, KeyChange, NewRole, PublicPart, RepositoryError, Rotation, Signer,
         keys::{self, KeyFolder},
         layout::Layout,
     },
@@ -76,6 +76,42 @@ pub(super) struct Rotate {
     /// Print what is staged as JSON
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Diff {
+    /// The repository's folder
+    dir: PathBuf,
+    /// Print it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Diff {
+    pub(super) fn run(self) -> Result<Exit, Failure> {
+        let difference = repository::diff(&self.dir, &SystemClock).map_err(failed)?;
+        if self.json {
+            return print_json(&difference).map(|()| Exit::Ok);
+        }
+        if difference.change.is_empty() && difference.awaited.is_empty() {
+            return print_line("nothing is staged").map(|()| Exit::Ok);
+        }
+        print_change(&difference.change)?;
+        for role in &difference.keys {
+            print_key_change(role)?;
+        }
+        print_awaited(&difference.awaited).map(|()| Exit::Ok)
+    }
+}
+
+fn print_key_change(change: &KeyChange) -> Result<(), Failure> {
+    let shown = |threshold: Option<u32>| threshold.map_or_else(|| "none".to_owned(), |needed| needed.to_string());
+    let (before, after) = (shown(change.threshold_before), shown(change.threshold));
+    print_line(&format!("keys of {}: threshold {before} -> {after}", change.role))?;
+    for (mark, keyids) in [("+", &change.added), ("-", &change.removed)] {
+        keyids.iter().try_for_each(|keyid| print_line(&format!("  {mark} {keyid}")))?;
+    }
+    Ok(())
 }
 
 impl Delegate {
