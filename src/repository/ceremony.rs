@@ -158,10 +158,6 @@ impl Rotation {
         }
         keyids.sort();
         *threshold = self.threshold.unwrap_or(*threshold);
-        if (keyids.len() as u64) < u64::from(threshold.get()) {
-            let (keys, threshold) = (keyids.len(), u64::from(threshold.get()));
-            return Err(RepositoryError::ImpossibleThreshold { role: role.to_owned(), keys, threshold });
-        }
-        Ok(())
+        signing::check_reachable(role, keyids.len(), *threshold)
     }
 }

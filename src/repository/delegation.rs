@@ -5,10 +5,10 @@
 
 use std::{collections::BTreeMap, num::NonZeroU32, path::Path};
 
-use super::{Change, Editor, PublicPart, RepositoryError};
+use super::{Change, Editor, PublicPart, RepositoryError, signing::check_reachable};
 use crate::tuf::{
     KeyId, RoleName,
-    schema::{DelegatedRole, Delegations, Extra, Key, RoleKeys, SuccinctRoles, Targets},
+    schema::{DelegatedRole, Delegations, Extra, Key, RoleKeys, Root, SuccinctRoles, Targets},
 };
 
 /// The most bins: as many as PEP 458 proposes. A snapshot that lists them has some 2 MB.
@@ -83,26 +83,20 @@ pub fn delegate_bins(
             why: "targets delegates already, and bins, which sign every path, cannot be added to other delegations",
         });
     }
-    let mut delegations = nothing();
-    let asked = if keys.is_empty() {
-        of_targets(&mut delegations, editor.root())?
+    let delegations = if keys.is_empty() {
+        bins_of_targets(bit_length, editor.root())?
     } else {
+        let mut delegations = succinct(bit_length, role_keys(keys, threshold, BINS)?);
         add_keys(&mut delegations, keys)?;
-        role_keys(keys, threshold, BINS)?
+        delegations
     };
-    delegations.roles = None;
-    delegations.succinct_roles = Some(succinct(bit_length, asked));
     move_targets(&mut editor, delegations)?;
     editor.save()
 }
 
 /// The delegations of a new repository: to that many bins, with the keys of the targets role.
-pub(super) fn first_bins(bins: u32, root: &crate::tuf::schema::Root) -> Result<Delegations, RepositoryError> {
-    let mut delegations = nothing();
-    let asked = of_targets(&mut delegations, root)?;
-    delegations.roles = None;
-    delegations.succinct_roles = Some(succinct(bit_length(bins)?, asked));
-    Ok(delegations)
+pub(super) fn first_bins(bins: u32, root: &Root) -> Result<Delegations, RepositoryError> {
+    bins_of_targets(bit_length(bins)?, root)
 }
 
 /// The bits of the hash that tell so many bins apart.
@@ -131,30 +125,30 @@ fn role_keys(keys: &[PublicPart], threshold: NonZeroU32, role: &str) -> Result<R
     let mut keyids = keys.iter().map(PublicPart::key_id).collect::<Result<Vec<KeyId>, _>>()?;
     keyids.sort();
     keyids.dedup();
-    if keyids.len() < usize::try_from(threshold.get()).unwrap_or(usize::MAX) {
-        let threshold = u64::from(threshold.get());
-        return Err(RepositoryError::ImpossibleThreshold { role: role.to_owned(), keys: keyids.len(), threshold });
-    }
+    check_reachable(role, keyids.len(), threshold)?;
     Ok(RoleKeys { keyids, threshold, extra: Extra::new() })
 }
 
-fn of_targets(delegations: &mut Delegations, root: &crate::tuf::schema::Root) -> Result<RoleKeys, RepositoryError> {
+/// Delegations to bins that the keys of the targets role sign.
+fn bins_of_targets(bit_length: u32, root: &Root) -> Result<Delegations, RepositoryError> {
     let asked = root.roles.get("targets").cloned();
     let asked =
         asked.ok_or_else(|| RepositoryError::Encode { what: "root", why: "it has no role targets".to_owned() })?;
     let known = asked.keyids.iter().filter_map(|keyid| Some((keyid.clone(), root.keys.get(keyid)?.clone())));
-    delegations.keys = known.collect::<BTreeMap<KeyId, Key>>();
-    Ok(asked)
+    let keys = known.collect::<BTreeMap<KeyId, Key>>();
+    Ok(Delegations { keys, ..succinct(bit_length, asked) })
 }
 
-fn succinct(bit_length: u32, asked: RoleKeys) -> SuccinctRoles {
-    SuccinctRoles {
+/// Delegations to bins, without the keys that these ids are of.
+fn succinct(bit_length: u32, asked: RoleKeys) -> Delegations {
+    let bins = SuccinctRoles {
         keyids: asked.keyids,
         threshold: asked.threshold,
         bit_length,
         name_prefix: BINS.to_owned(),
         extra: Extra::new(),
-    }
+    };
+    Delegations { roles: None, succinct_roles: Some(bins), ..nothing() }
 }
 
 fn nothing() -> Delegations {

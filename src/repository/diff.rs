@@ -4,9 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde::Serialize;
 
-use super::{
-    Awaited, Change, Layout, RepositoryError, RepositoryStatus, editor, published::Published, staged::Staged, status,
-};
+use super::{Awaited, Change, Layout, RepositoryError, editor, published::Published, staged::Staged, status};
 use crate::{
     base::Clock,
     tuf::schema::{Delegations, RoleKeys, Root},
@@ -43,7 +41,7 @@ pub fn diff(dir: &Path, clock: &dyn Clock) -> Result<Difference, RepositoryError
     let layout = Layout::open(dir)?;
     let published = Published::read(&layout)?;
     let staged = Staged::read(&layout)?;
-    let change = editor::staged_change(&layout, &published)?;
+    let change = editor::difference(&layout, &published, &staged)?;
     let mut keys = Vec::new();
     if let Some(root) = &staged.root {
         keys.extend(key_changes(&of_root(&published.root), &of_root(&root.signed)));
@@ -52,7 +50,7 @@ pub fn diff(dir: &Path, clock: &dyn Clock) -> Result<Difference, RepositoryError
         let before = of_delegations(published.targets.delegations.as_ref());
         keys.extend(key_changes(&before, &of_delegations(targets.signed.delegations.as_ref())));
     }
-    let RepositoryStatus { awaited, .. } = status(dir, clock)?;
+    let awaited = status::awaited(&layout, &layout.settings()?, &published, staged, clock)?;
     Ok(Difference { change, keys, awaited })
 }
 

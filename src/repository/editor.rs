@@ -204,7 +204,7 @@ impl Editor {
     pub fn edit_root(&mut self, edit: impl FnOnce(&mut Root)) {
         let mut root = self.root().clone();
         edit(&mut root);
-        self.staged.root = Some(unsigned(root));
+        self.staged.root = Some(Document::unsigned(root));
     }
 
     /// Forgets the staged change; takes effect with [`Editor::save`].
@@ -251,7 +251,7 @@ impl Editor {
             };
             // Version and expiry are set when it is signed.
             let targets = published.unwrap_or_else(|| Targets::new(self.published.targets.expires));
-            self.staged.roles.insert(role.clone(), unsigned(targets));
+            self.staged.roles.insert(role.clone(), Document::unsigned(targets));
         }
         let document = self.staged.roles.get_mut(role);
         let document =
@@ -284,16 +284,8 @@ impl Editor {
     }
 }
 
-fn unsigned<T>(signed: T) -> Document<T> {
-    Document { signatures: Vec::new(), signed }
-}
-
-/// How what is staged on disk differs from what is published.
-pub(super) fn staged_change(layout: &Layout, published: &Published) -> Result<Change, RepositoryError> {
-    difference(layout, published, &Staged::read(layout)?)
-}
-
-fn difference(layout: &Layout, published: &Published, staged: &Staged) -> Result<Change, RepositoryError> {
+/// How what is staged differs from what is published.
+pub(super) fn difference(layout: &Layout, published: &Published, staged: &Staged) -> Result<Change, RepositoryError> {
     let root = staged.root.as_ref().is_some_and(|root| !same_root(&root.signed, &published.root));
     let targets = staged.roles.get("targets");
     let delegations = targets.is_some_and(|targets| targets.signed.delegations != published.targets.delegations);

@@ -8,7 +8,7 @@ use super::{
     keys::KeyFolder,
     publish::{ahead_of, expires_at, is_due, next},
     published::Published,
-    signing::{Asked, Awaited},
+    signing::{Asked, Awaited, check_reachable},
     staged::Staged,
 };
 use crate::{
@@ -47,7 +47,7 @@ impl<'a> Proposing<'a> {
         let Self { before, lifetimes, now, .. } = self;
         let asked = before.root.roles.get("root");
         if staged.root.is_none() && is_due(before.root.expires, lifetimes.root, *now) && self.can_sign(asked) {
-            staged.root = Some(unsigned(before.root.clone()));
+            staged.root = Some(Document::unsigned(before.root.clone()));
         }
         if let Some(Document { signatures, signed }) = &mut staged.root {
             let version = next(before.root.version)?;
@@ -106,7 +106,7 @@ impl<'a> Proposing<'a> {
         let rekeyed = staged.root.as_ref().is_some_and(|root| root.signed.roles.get("targets") != asked);
         let due = is_due(before.targets.expires, lifetimes.targets, *now) && self.can_sign(asked);
         if rekeyed || due {
-            staged.roles.entry(RoleName::targets()).or_insert_with(|| unsigned(before.targets.clone()));
+            staged.roles.entry(RoleName::targets()).or_insert_with(|| Document::unsigned(before.targets.clone()));
         }
     }
 
@@ -132,7 +132,7 @@ impl<'a> Proposing<'a> {
                 Some(_) => None,
             };
             if let Some(targets) = proposed {
-                staged.roles.insert(role, unsigned(targets));
+                staged.roles.insert(role, Document::unsigned(targets));
             }
         }
         Ok(())
@@ -166,20 +166,12 @@ impl<'a> Proposing<'a> {
     }
 }
 
-fn unsigned<T>(signed: T) -> Document<T> {
-    Document { signatures: Vec::new(), signed }
-}
-
 /// Refuses a root with a role that its keys could never sign.
 fn check_possible(root: &Root) -> Result<(), RepositoryError> {
     for (role, asked) in &root.roles {
         let known: std::collections::BTreeSet<&KeyId> =
             asked.keyids.iter().filter(|keyid| root.keys.contains_key(*keyid)).collect();
-        let threshold = u64::from(asked.threshold.get());
-        if (known.len() as u64) < threshold {
-            let role = role.to_string();
-            return Err(RepositoryError::ImpossibleThreshold { role, keys: known.len(), threshold });
-        }
+        check_reachable(role.as_str(), known.len(), asked.threshold)?;
     }
     Ok(())
 }

@@ -118,7 +118,7 @@ pub(super) fn first_publication(
     let lifetimes = &options.expires_after;
     let root = first_root(keys, expires_at(now, lifetimes.root)?)?;
     let mut making = Making::new(layout, *lifetimes, now);
-    making.role(unsigned(root.clone()), &[Asked::by_root(&RoleName::root(), &root)?])?;
+    making.role(Document::unsigned(root.clone()), &[Asked::by_root(&RoleName::root(), &root)?])?;
     let anchor = making.overlay.get("1.root.json").cloned().unwrap_or_default();
     // The rehearsal starts from the anchor.
     files::write_atomic(&layout.anchor(), &anchor, Mode::Public)?;
@@ -127,10 +127,11 @@ pub(super) fn first_publication(
     targets.delegations = options.bins.map(|bins| delegation::first_bins(bins, &root)).transpose()?;
     let delegations = targets.delegations.clone();
     let asked = Asked::by_root(&RoleName::targets(), &root)?;
-    let mut meta = BTreeMap::from([(RoleName::targets().meta_key(), making.role(unsigned(targets), &[asked])?)]);
+    let mut meta =
+        BTreeMap::from([(RoleName::targets().meta_key(), making.role(Document::unsigned(targets), &[asked])?)]);
     for role in delegations.iter().flat_map(|delegations| delegations.role_names()) {
         let asked = Asked::by_targets(&role, delegations.as_ref())?;
-        let entry = making.role(unsigned(Targets::new(expires)), &[asked])?;
+        let entry = making.role(Document::unsigned(Targets::new(expires)), &[asked])?;
         meta.insert(role.meta_key(), entry);
     }
     let entry = making.online_role(Snapshot::new(expires_at(now, lifetimes.snapshot)?, meta), "snapshot", &root)?;
@@ -234,7 +235,7 @@ impl<'a> Making<'a> {
     ) -> Result<MetaFile, RepositoryError> {
         let role = RoleName::new(role).map_err(|error| encode("metadata", error))?;
         let asked = Asked::by_root(&role, root)?;
-        self.role(unsigned(signed), &[asked])
+        self.role(Document::unsigned(signed), &[asked])
     }
 
     /// New versions of snapshot and timestamp where they are due; `force` renews whether due or not.
@@ -348,10 +349,6 @@ fn meta_file(version: Version, bytes: &[u8]) -> MetaFile {
     let digests = Digests::new([Digest::sha256(bytes)]);
     let hashes = digests.as_ref().map(Into::into);
     MetaFile { length: Some(bytes.len() as u64), hashes, ..MetaFile::new(version) }
-}
-
-fn unsigned<T>(signed: T) -> Document<T> {
-    Document { signatures: Vec::new(), signed }
 }
 
 pub(super) fn next(version: Version) -> Result<Version, RepositoryError> {

@@ -1,6 +1,9 @@
 //! Who has to sign a role, who has, and one signature more.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU32,
+};
 
 use serde::Serialize;
 
@@ -150,4 +153,13 @@ pub(super) fn check_thresholds<T: Role + Serialize>(
 
 fn message<T: Serialize>(signed: &T) -> Result<Vec<u8>, RepositoryError> {
     canonical::of(signed).map_err(|error| RepositoryError::Encode { what: "metadata", why: error.to_string() })
+}
+
+/// Refuses a threshold that so many keys could never reach.
+pub(super) fn check_reachable(role: &str, keys: usize, threshold: NonZeroU32) -> Result<(), RepositoryError> {
+    let threshold = u64::from(threshold.get());
+    if (keys as u64) < threshold {
+        return Err(RepositoryError::ImpossibleThreshold { role: role.to_owned(), keys, threshold });
+    }
+    Ok(())
 }

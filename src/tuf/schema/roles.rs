@@ -57,6 +57,13 @@ pub struct Document<T> {
     pub signed: T,
 }
 
+impl<T> Document<T> {
+    /// A document that nobody has signed yet.
+    pub fn unsigned(signed: T) -> Self {
+        Self { signatures: Vec::new(), signed }
+    }
+}
+
 /// What a document lists that is bounded in number, see [`crate::tuf::Limits`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {

@@ -108,30 +108,10 @@ fn a_wrong_pin_a_missing_one_and_an_absent_token_module_or_key_are_each_told_in_
     let arguments = register("pkcs11:token=team;object=none");
     keeper.fails(&arguments.each_ref().map(String::as_str), &["no such public key", "object="]);
     // Another key under the same name: what it signs is not what was registered.
-    keeper.pkcs11_tool(&[
-        "--token-label",
-        "team",
-        "--login",
-        "--pin",
-        "271828",
-        "--delete-object",
-        "--type",
-        "privkey",
-        "--label",
-        "root",
-    ]);
-    keeper.pkcs11_tool(&[
-        "--token-label",
-        "team",
-        "--login",
-        "--pin",
-        "271828",
-        "--delete-object",
-        "--type",
-        "pubkey",
-        "--label",
-        "root",
-    ]);
+    for half in ["privkey", "pubkey"] {
+        let of_team = ["--token-label", "team", "--login", "--pin", "271828"];
+        keeper.pkcs11_tool(&[&of_team[..], &["--delete-object", "--type", half, "--label", "root"]].concat());
+    }
     keeper.makes("root", "EC:prime256v1", &[]);
     keeper.fails(&init, &["does not verify", "register"]);
 }
