@@ -62,10 +62,8 @@ pub(super) async fn read(project: &ProjectName, document: &Document) -> Result<R
     let content_type = content_type(document).map(str::to_owned);
     let (project, body, base) = (project.clone(), document.body.clone(), document.url.clone());
     let read = move || Read::of(&project, content_type.as_deref(), &body, &base);
-    if document.body.len() as u64 > work::LIGHT.bytes() {
-        return work::apart(read).await.unwrap_or(Err(HintError::Stopped));
-    }
-    tokio::task::spawn_blocking(read).await.unwrap_or(Err(HintError::Stopped))
+    let is_large = document.body.len() as u64 > work::LIGHT.bytes();
+    work::blocking(is_large, read).await.unwrap_or(Err(HintError::Stopped))
 }
 
 impl Read {

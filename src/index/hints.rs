@@ -360,7 +360,7 @@ impl Shared {
             let read = Read::of(&project, head.content_type.as_deref(), &body, &head.url).ok()?;
             Some(Entry::of(read, head.fetched, work))
         };
-        if is_large { work::apart(read).await? } else { tokio::task::spawn_blocking(read).await.ok()? }
+        work::blocking(is_large, read).await?
     }
 }
 

@@ -14,7 +14,7 @@ use std::{sync::Arc, time::Duration};
 pub use fetch::{fetch, page_url};
 pub use hints::{HintSettings, Hints};
 use jiff::Timestamp;
-pub use work::{Work, apart};
+pub use work::{Work, apart, blocking};
 
 use crate::{
     base::Fault,

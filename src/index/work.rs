@@ -59,6 +59,12 @@ pub(super) fn left() -> usize {
     SHARES.available_permits()
 }
 
+/// Does something off the threads that answer requests: on one of those that may block, or [`apart`] where it is large.
+/// `None` where it did not come to its end.
+pub async fn blocking<T: Send + 'static>(large: bool, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    if large { apart(work).await } else { tokio::task::spawn_blocking(work).await.ok() }
+}
+
 /// Does something large on a thread of its own. The C library keeps freed memory for each thread that it was taken on, and
 /// gives that of one that ended to the next: one thread after the other use the same, and a pool of them each their own.
 pub async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {

@@ -155,19 +155,16 @@ impl Page {
     /// Renders and compresses off the threads that answer requests: a large page takes a while.
     pub(super) async fn render(format: Format, page: simple::Page) -> Result<Arc<Self>, Denial> {
         let project = page.name.clone();
-        let render = move |page: simple::Page| {
+        let is_large = page.files.len() > FILES_AT_ONCE;
+        let render = move || {
             let body = if format.is_json() { page.to_json() } else { page.to_html().into_bytes() };
             drop(page);
             Self::of(body)
         };
-        let ended = || {
+        index::blocking(is_large, render).await.map(Arc::new).ok_or_else(|| {
             let sentence = "the page was not rendered to its end".to_owned();
             Denial::new(Level::Page, Fault::Local, "ended", &project, sentence)
-        };
-        if page.files.len() > FILES_AT_ONCE {
-            return index::apart(move || render(page)).await.map(Arc::new).ok_or_else(ended);
-        }
-        tokio::task::spawn_blocking(move || render(page)).await.map(Arc::new).map_err(|_| ended())
+        })
     }
 
     pub(super) fn of(body: Vec<u8>) -> Self {
