@@ -17,6 +17,7 @@ mod deletion;
 mod evidence;
 mod faults;
 mod freshness;
+mod guide;
 mod harness_checks;
 mod herd;
 mod hostile;
