@@ -1,12 +1,12 @@
 //! `tufgate repo`: the signer.
 
 mod approve;
+mod init;
 mod roles;
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 pub(super) use approve::{Bars, print_left_out};
@@ -14,11 +14,8 @@ pub(super) use approve::{Bars, print_left_out};
 use super::{Exit, Failure, block_on, print_json, print_line, secrets::SecretFiles, serve::stop_on_signals};
 use crate::{
     approve::ApproveError,
-    base::{Span, SystemClock},
-    repository::{
-        self, Change, InitKeys, InitOptions, KeySource, Lifetimes, Publication, RepositoryError, RepositoryStatus,
-        publish::PublishedRole,
-    },
+    base::SystemClock,
+    repository::{self, Change, Publication, RepositoryError, RepositoryStatus, publish::PublishedRole},
     telemetry::logging,
 };
 
@@ -34,7 +31,7 @@ pub struct Repo {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Make a repository: keys for root, targets and the online roles, and a first, empty publication
-    Init(Init),
+    Init(init::Init),
     /// Stage what lock files pin: look it up in the index, download, hash, and sign it with the next publication
     Approve(approve::Approve),
     /// Stage the removal of what was approved
@@ -53,42 +50,6 @@ enum Command {
     Status(Status),
     /// Keep timestamp and snapshot fresh with the online key, until SIGTERM or SIGINT
     ServeTimestamps(ServeTimestamps),
-}
-
-#[derive(Debug, Args)]
-struct Init {
-    /// The folder; made where it does not exist
-    dir: PathBuf,
-    /// Spread the targets over so many hashed bins (a power of two), so that a change rewrites a few small files only
-    #[arg(long, value_name = "N")]
-    bins: Option<u32>,
-    /// How long a root is valid
-    #[arg(long, value_name = "DURATION", default_value = "365d")]
-    root_expires: Span,
-    /// How long targets are valid, so how often you sign at least
-    #[arg(long, value_name = "DURATION", default_value = "90d")]
-    targets_expires: Span,
-    /// How long a snapshot is valid
-    #[arg(long, value_name = "DURATION", default_value = "7d")]
-    snapshot_expires: Span,
-    /// How long a timestamp is valid, so how long a gate serves once nothing renews it
-    #[arg(long, value_name = "DURATION", default_value = "1d")]
-    timestamp_expires: Span,
-    /// Encrypt the keys of root and targets that are generated
-    #[arg(long)]
-    encrypt_keys: bool,
-    /// The key of root: a copy of this private key, or of the file of a key on a token
-    #[arg(long, value_name = "FILE")]
-    root_key: Option<PathBuf>,
-    /// The key of targets
-    #[arg(long, value_name = "FILE")]
-    targets_key: Option<PathBuf>,
-    /// The key of snapshot and timestamp, which signs unattended
-    #[arg(long, value_name = "FILE")]
-    online_key: Option<PathBuf>,
-    /// Print what was made as JSON
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -147,44 +108,6 @@ impl Repo {
             Command::Status(command) => command.run(),
             Command::ServeTimestamps(command) => command.run(),
         }
-    }
-}
-
-impl Init {
-    fn run(self) -> Result<Exit, Failure> {
-        #[derive(Serialize)]
-        struct Made<'a> {
-            dir: &'a PathBuf,
-            anchor: &'a PathBuf,
-            root_sha256: String,
-            keys: Vec<(String, String)>,
-        }
-        let offline = if self.encrypt_keys { KeySource::Encrypted } else { KeySource::Generated };
-        let keys = InitKeys {
-            root: self.root_key.map_or_else(|| offline.clone(), KeySource::File),
-            targets: self.targets_key.map_or(offline, KeySource::File),
-            online: self.online_key.map_or(KeySource::Generated, KeySource::File),
-        };
-        let expires_after = Lifetimes {
-            root: self.root_expires,
-            targets: self.targets_expires,
-            snapshot: self.snapshot_expires,
-            timestamp: self.timestamp_expires,
-        };
-        let options = InitOptions { expires_after, keys, bins: self.bins };
-        let made = repository::init(&self.dir, &options, &SystemClock).map_err(|error| repository_failure(&error))?;
-        let root_sha256 = made.root_sha256.to_hex();
-        if self.json {
-            let made = Made { dir: &self.dir, anchor: &made.anchor, root_sha256, keys: made.keys };
-            return print_json(&made).map(|()| Exit::Ok);
-        }
-        print_line(&format!("made a repository in {}", self.dir.display()))?;
-        print_line(&format!("trust anchor   {}", made.anchor.display()))?;
-        print_line(&format!("root_sha256    {root_sha256}"))?;
-        for (role, keyid) in made.keys {
-            print_line(&format!("{:14} {keyid}", format!("{role} key")))?;
-        }
-        Ok(Exit::Ok)
     }
 }
 
@@ -268,6 +191,10 @@ fn print_publication(report: &Publication) -> Result<(), Failure> {
     if report.roles.is_empty() {
         return print_line("nothing is staged and nothing is due");
     }
+    if let Some(root_sha256) = &report.root_sha256 {
+        print_line("this is the first publication; hand its root.json to gates over a channel they trust")?;
+        print_line(&format!("root_sha256    {root_sha256}"))?;
+    }
     print_change(&report.change)?;
     print_roles(&report.roles)
 }
@@ -302,7 +229,8 @@ fn print_roles(roles: &[PublishedRole]) -> Result<(), Failure> {
 
 fn print_status(status: &RepositoryStatus) -> Result<(), Failure> {
     print_line(&format!("repository     {}", status.dir.display()))?;
-    print_line(&format!("root_sha256    {}", status.root_sha256))?;
+    let no_root = "none yet: the first root waits for signatures";
+    print_line(&format!("root_sha256    {}", status.root_sha256.as_deref().unwrap_or(no_root)))?;
     print_line(&format!("targets        {}", status.targets))?;
     if let Some(index) = &status.settings.index {
         print_line(&format!("index          {}", index.index_url))?;

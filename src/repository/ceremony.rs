@@ -5,7 +5,9 @@
 
 use std::{num::NonZeroU32, path::Path};
 
-use super::{Awaited, Change, Editor, PublicPart, RepositoryError, keys::Signer, proposal::Proposing, signing};
+use super::{
+    Awaited, Change, Editor, Layout, PublicPart, RepositoryError, founding, keys::Signer, proposal::Proposing, signing,
+};
 use crate::{
     base::Clock,
     tuf::{
@@ -28,6 +30,9 @@ pub struct SignReport {
 /// Adds the signatures of these keys to what is staged; to take effect it is to be published. Refused is a key that may
 /// sign nothing of it.
 pub fn sign(dir: &Path, signers: &[Box<dyn Signer>], clock: &dyn Clock) -> Result<SignReport, RepositoryError> {
+    if let Some(first) = founding::sign(&Layout::open(dir)?, signers, clock)? {
+        return Ok(first);
+    }
     let mut editor = Editor::open(dir)?;
     let change = editor.change()?;
     let (layout, before) = (editor.layout().clone(), editor.published().clone());
@@ -36,7 +41,7 @@ pub fn sign(dir: &Path, signers: &[Box<dyn Signer>], clock: &dyn Clock) -> Resul
     if proposal.root.is_none() && proposal.roles.is_empty() {
         return Err(RepositoryError::NothingToSign);
     }
-    check_wanted(&proposing.awaited(&proposal)?, signers)?;
+    signing::check_wanted(&proposing.awaited(&proposal)?, signers)?;
     let mut added = 0;
     if let Some(mut root) = proposal.root.take() {
         let asked = proposing.asked_for_root(&root.signed)?;
@@ -54,25 +59,6 @@ pub fn sign(dir: &Path, signers: &[Box<dyn Signer>], clock: &dyn Clock) -> Resul
     *editor.staged_mut() = proposal;
     editor.save()?;
     Ok(SignReport { change, added, roles })
-}
-
-fn check_wanted(awaited: &[Awaited], signers: &[Box<dyn Signer>]) -> Result<(), RepositoryError> {
-    for signer in signers {
-        let keyid = &signer.public().keyid;
-        if !awaited.iter().any(|role| role.missing.contains(keyid) || role.signed.contains(keyid)) {
-            let mut wanted: Vec<&str> = awaited
-                .iter()
-                .filter(|role| !role.is_complete())
-                .flat_map(|role| &role.missing)
-                .map(|id| &**id)
-                .collect();
-            wanted.sort_unstable();
-            wanted.dedup();
-            let wanted = if wanted.is_empty() { "nobody".to_owned() } else { wanted.join(", ") };
-            return Err(RepositoryError::KeyNotInRole { keyid: keyid.clone(), wanted });
-        }
-    }
-    Ok(())
 }
 
 /// How the keys of a role are to change.

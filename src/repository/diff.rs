@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde::Serialize;
 
-use super::{Awaited, Change, Layout, RepositoryError, editor, published::Published, staged::Staged, status};
+use super::{
+    Awaited, Change, Layout, RepositoryError, editor, founding::Founding, published::Published, staged::Staged, status,
+};
 use crate::{
     base::Clock,
     tuf::schema::{Delegations, RoleKeys, Root},
@@ -39,6 +41,12 @@ pub struct KeyChange {
 /// The difference between what is staged in `dir` and what is published. Takes no lock and writes nothing.
 pub fn diff(dir: &Path, clock: &dyn Clock) -> Result<Difference, RepositoryError> {
     let layout = Layout::open(dir)?;
+    if let Some(founding) = Founding::read(&layout, clock.now())? {
+        let mut keys = key_changes(&Keys::new(), &of_root(founding.root()));
+        let delegations = founding.targets().and_then(|targets| targets.delegations.as_ref());
+        keys.extend(key_changes(&Keys::new(), &of_delegations(delegations)));
+        return Ok(Difference { change: founding.change(), keys, awaited: founding.awaited()? });
+    }
     let published = Published::read(&layout)?;
     let staged = Staged::read(&layout)?;
     let change = editor::difference(&layout, &published, &staged)?;

@@ -100,6 +100,15 @@ pub enum RepositoryError {
         /// The folder as it was named.
         dir: PathBuf,
     },
+    /// There is no publication yet to build on.
+    #[error(
+        "{dir} has no first publication yet; `tufgate repo status {dir}` says who has to sign it, and \
+         `tufgate repo publish {dir}` makes it"
+    )]
+    Unfounded {
+        /// The folder.
+        dir: PathBuf,
+    },
     /// `init` in a folder that is a repository already.
     #[error("{dir} is a tufgate repository already; use it, or name another folder")]
     AlreadyARepository {
@@ -292,6 +301,7 @@ impl RepositoryError {
         matches!(
             self,
             Self::NotARepository { .. }
+                | Self::Unfounded { .. }
                 | Self::AlreadyARepository { .. }
                 | Self::InTheWay { .. }
                 | Self::NewerFormat { .. }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DIR/repository.json        format, lifetimes, index: see RepositorySettings
-//! DIR/root.json              the trust anchor to hand out: the first root
+//! DIR/root.json              the trust anchor to hand out: the first root, once a threshold has signed it
 //! DIR/keys/                  private keys (0600) and their public parts
 //! DIR/staged/                the staged change: root.json, targets.json, roles/<name>.json, files/<sha256>
 //! DIR/staged/publication.json   a publication that was begun; finished by the next command
@@ -22,9 +22,10 @@ use std::{
 };
 
 use super::{
-    Lifetimes, RepositoryError, RepositorySettings, delegation,
-    keys::{KeySource, PublicPart},
-    publish, settings,
+    Awaited, InitKeys, Lifetimes, RepositoryError, RepositorySettings, delegation,
+    founding::{self, Founding},
+    keys::KeyFolder,
+    settings, staged,
 };
 use crate::base::{
     ByteSize, Clock, Digest,
@@ -69,21 +70,10 @@ pub struct PublishLock(#[expect(dead_code, reason = "held, not read")] FolderLoc
 pub struct InitOptions {
     /// How long each role lives.
     pub expires_after: Lifetimes,
-    /// Where the key of each role comes from.
+    /// Where the keys of each role come from, and how many have to sign.
     pub keys: InitKeys,
     /// How many hashed bins sign the targets, with the keys of the targets role; `None`: the targets role itself.
     pub bins: Option<u32>,
-}
-
-/// The keys of a new repository.
-#[derive(Clone, Debug, Default)]
-pub struct InitKeys {
-    /// For root.
-    pub root: KeySource,
-    /// For targets.
-    pub targets: KeySource,
-    /// For snapshot and timestamp.
-    pub online: KeySource,
 }
 
 /// What `init` made.
@@ -91,15 +81,19 @@ pub struct InitKeys {
 pub struct Initialised {
     /// The trust anchor: the first root, to be handed to gates over a channel they trust.
     pub anchor: PathBuf,
-    /// SHA-256 of the anchor's bytes: what `root_sha256` in a gate's configuration pins.
-    pub root_sha256: Digest,
+    /// SHA-256 of the anchor's bytes: what `root_sha256` in a gate's configuration pins. `None`: others have to sign the
+    /// first root before there is one.
+    pub root_sha256: Option<Digest>,
     /// Role and key id of each key.
     pub keys: Vec<(String, String)>,
+    /// The signatures that the first publication waits for, where it is not made yet.
+    pub awaited: Vec<Awaited>,
 }
 
-/// Creates a repository in `dir`: three keys (root, targets, online), generated or given, and a first, empty publication. The folder may
-/// exist and hold other things, but nothing under our names. Interrupted, it leaves nothing that looks like a
-/// repository, and the next `init` starts anew or finishes.
+/// Creates a repository in `dir`: keys for root, targets and the online roles, generated or given, and a first, empty
+/// publication; where keys for that lie elsewhere, what is to be published first is staged. The folder may exist and hold
+/// other things, but nothing under our names. Interrupted, it leaves nothing that looks like a repository, and the next
+/// `init` starts anew or finishes.
 pub fn init(dir: &Path, options: &InitOptions, clock: &dyn Clock) -> Result<Initialised, RepositoryError> {
     options.expires_after.check()?;
     options.bins.map(delegation::bit_length).transpose()?;
@@ -118,10 +112,44 @@ pub fn init(dir: &Path, options: &InitOptions, clock: &dyn Clock) -> Result<Init
     if made.is_err() {
         let _ = fs::remove_dir_all(&part);
     }
-    let (root_sha256, keys) = made?;
+    let made = made?;
     fs::rename(&part, dir.join(INIT_READY)).map_err(FileError::at("create", dir))?;
     finish_init(dir)?;
-    Ok(Initialised { anchor: layout.anchor(), root_sha256, keys })
+    Ok(Initialised { anchor: layout.anchor(), ..made })
+}
+
+/// A first publication that is being made beside what is there, to be moved to its places once it is whole.
+#[derive(Debug)]
+pub(super) struct OpenInit {
+    dir: PathBuf,
+    layout: Layout,
+}
+
+impl OpenInit {
+    pub(super) fn begin(layout: &Layout, _lock: &EditLock) -> Result<Self, RepositoryError> {
+        let part = layout.dir.join(INIT_PART);
+        empty_folder(&part)?;
+        let open = Self { dir: layout.dir.clone(), layout: Layout { dir: part } };
+        open.layout.make_published()?;
+        Ok(open)
+    }
+
+    /// Where to make it.
+    pub(super) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    pub(super) fn finish(self) -> Result<(), RepositoryError> {
+        fs::rename(&self.layout.dir, self.dir.join(INIT_READY)).map_err(FileError::at("create", &self.dir))?;
+        finish_init(&self.dir)
+    }
+}
+
+impl Drop for OpenInit {
+    fn drop(&mut self) {
+        // Nothing is there once it was finished.
+        let _ = fs::remove_dir_all(&self.layout.dir);
+    }
 }
 
 /// Whether a folder holds nothing but what an [`init()`] that was cut off leaves there.
@@ -231,9 +259,21 @@ impl Layout {
         Ok(files::write_atomic(&self.dir.join(SETTINGS_FILE), &bytes, Mode::Public)?)
     }
 
-    /// Takes the lock for changing what is staged. Waits for two seconds at most.
+    /// Whether there was no publication yet: the first root waits for signatures.
+    pub(super) fn is_unfounded(&self) -> bool {
+        self.anchor().symlink_metadata().is_err() && self.metadata().symlink_metadata().is_err()
+    }
+
+    fn make_published(&self) -> Result<(), RepositoryError> {
+        [self.published(), self.metadata(), self.targets()].iter().try_for_each(|folder| own_folder(folder, 0o755))
+    }
+
+    /// Takes the lock for changing what is staged, and finishes a first publication that was cut off. Waits for two seconds
+    /// at most.
     pub fn lock_editing(&self) -> Result<EditLock, RepositoryError> {
-        wait_for(&self.dir, EDIT_LOCK, EDIT_PATIENCE).map(EditLock)
+        let lock = wait_for(&self.dir, EDIT_LOCK, EDIT_PATIENCE).map(EditLock)?;
+        finish_init(&self.dir)?;
+        Ok(lock)
     }
 
     /// Takes the lock for changing what is published. It is held for moments only, so this waits up to 20 seconds.
@@ -242,39 +282,37 @@ impl Layout {
     }
 }
 
-fn make(
-    part: &Path,
-    options: &InitOptions,
-    clock: &dyn Clock,
-) -> Result<(Digest, Vec<(String, String)>), RepositoryError> {
-    if part.symlink_metadata().is_ok() {
-        fs::remove_dir_all(part).map_err(FileError::at("remove", part))?;
-    }
-    own_folder(part, 0o700)?;
+fn make(part: &Path, options: &InitOptions, clock: &dyn Clock) -> Result<Initialised, RepositoryError> {
+    empty_folder(part)?;
     let layout = Layout { dir: part.to_owned() };
     for folder in [layout.keys(), layout.staged(), layout.staged_files(), layout.staged_roles()] {
         own_folder(&folder, 0o700)?;
     }
-    for folder in [layout.published(), layout.metadata(), layout.targets()] {
-        own_folder(&folder, 0o755)?;
-    }
-    let take = |source: &KeySource, name: &str| -> Result<PublicPart, RepositoryError> {
-        source.put_into(&layout.keys(), name)
-    };
-    let keys = publish::RoleKeySet {
-        root: take(&options.keys.root, "root")?,
-        targets: take(&options.keys.targets, "targets")?,
-        online: take(&options.keys.online, "online")?,
-    };
-    let anchor = publish::first_publication(&layout, &keys, options, clock.now())?;
-    files::write_atomic(&layout.anchor(), &anchor, Mode::Public)?;
     layout.write_settings(&RepositorySettings::new(options.expires_after))?;
-    let named = [("root", &keys.root), ("targets", &keys.targets), ("online", &keys.online)];
-    let named = named.map(|(name, key)| (name.to_owned(), key.keyid.clone())).to_vec();
-    Ok((Digest::sha256(&anchor), named))
+    let now = clock.now();
+    let keys = founding::begin(&layout, options, now)?;
+    let mut made = Initialised { anchor: layout.anchor(), root_sha256: None, keys, awaited: Vec::new() };
+    let folder = KeyFolder::new(layout.keys());
+    let Some(founding) = Founding::read(&layout, now)? else { return Ok(made) };
+    if founding.is_possible_with(&folder)? {
+        layout.make_published()?;
+        made.root_sha256 = Some(founding.publish_into(&layout, folder, now)?.0);
+        staged::clear(&layout)?;
+    } else {
+        made.awaited = founding.awaited()?;
+    }
+    Ok(made)
 }
 
-/// Moves a whole new repository to its places. Repeatable: what has been moved is skipped.
+fn empty_folder(path: &Path) -> Result<(), RepositoryError> {
+    if path.symlink_metadata().is_ok() {
+        fs::remove_dir_all(path).map_err(FileError::at("remove", path))?;
+    }
+    own_folder(path, 0o700)
+}
+
+/// Moves a whole new repository, or the first publication of one, to its places. Repeatable: what has been moved is
+/// skipped.
 fn finish_init(dir: &Path) -> Result<(), RepositoryError> {
     let ready = dir.join(INIT_READY);
     if ready.symlink_metadata().is_err() {
@@ -286,6 +324,11 @@ fn finish_init(dir: &Path) -> Result<(), RepositoryError> {
         if from.symlink_metadata().is_ok() {
             fs::rename(&from, dir.join(part)).map_err(FileError::at("create", dir.join(part)))?;
         }
+    }
+    let layout = Layout { dir: dir.to_owned() };
+    if layout.anchor().symlink_metadata().is_ok() {
+        // What was staged for it is published.
+        staged::clear(&layout)?;
     }
     files::sync_folder(dir)?;
     fs::remove_dir(&ready).map_err(FileError::at("remove", &ready))?;
@@ -361,7 +404,7 @@ mod tests {
     fn the_anchor_is_the_first_root_and_the_fingerprint_is_its_sha256() {
         let (_folder, dir, made) = made();
         let bytes = fs::read(&made.anchor).unwrap();
-        assert_eq!(made.root_sha256, Digest::sha256(&bytes));
+        assert_eq!(made.root_sha256, Some(Digest::sha256(&bytes)));
         assert_eq!(bytes, fs::read(dir.join("published/metadata/1.root.json")).unwrap());
     }
 
@@ -391,6 +434,38 @@ mod tests {
         assert!(matches!(error, RepositoryError::AlreadyARepository { .. }));
         assert!(Layout::open(&dir).is_ok());
         assert!(!dir.join(INIT_READY).exists());
+    }
+
+    #[test]
+    fn a_first_publication_that_was_cut_off_while_moving_is_finished_by_the_next_command() {
+        use crate::repository::{Editor, FirstKeys, InitKeys, KeySource, keys::FileKey, keys::Signer, sign};
+        for moved in 0..=2 {
+            let folder = tempfile::tempdir().unwrap();
+            let dir = folder.path().join("repository");
+            let alice: Box<dyn Signer> = Box::new(FileKey::generate(&folder.path().join("alice.pem")).unwrap());
+            let sources = vec![KeySource::File(folder.path().join("alice.pub.json"))];
+            let root = FirstKeys { sources, ..FirstKeys::default() };
+            let keys = InitKeys { root, ..InitKeys::default() };
+            let made = init(&dir, &InitOptions { keys, ..InitOptions::default() }, &SystemClock).unwrap();
+            assert!(made.root_sha256.is_none() && !made.anchor.exists());
+            sign(&dir, &[alice], &SystemClock).unwrap();
+
+            let layout = Layout::open(&dir).unwrap();
+            let lock = layout.lock_editing().unwrap();
+            let now = SystemClock.now();
+            let founding = Founding::read(&layout, now).unwrap().unwrap();
+            let open = OpenInit::begin(&layout, &lock).unwrap();
+            founding.publish_into(open.layout(), KeyFolder::new(layout.keys()), now).unwrap();
+            let ready = dir.join(INIT_READY);
+            fs::rename(&open.layout().dir, &ready).unwrap();
+            for part in ["published", ANCHOR_FILE].iter().take(moved) {
+                fs::rename(ready.join(part), dir.join(part)).unwrap();
+            }
+            drop((open, lock));
+            let editor = Editor::open(&dir).unwrap();
+            assert!(!ready.exists() && editor.change().unwrap().is_empty(), "{moved}");
+            assert!(!layout.staged().join("root.json").exists() && made.anchor.exists(), "{moved}");
+        }
     }
 
     #[test]

@@ -7,7 +7,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
     fs,
-    num::NonZeroU32,
     path::Path,
     time::Duration,
 };
@@ -16,9 +15,9 @@ use jiff::Timestamp as Moment;
 use serde::Serialize;
 
 use super::{
-    Change, Editor, InitOptions, Layout, Lifetimes, RepositoryError, delegation,
-    journal::{Pending, PendingFile, StoredFile, commit, has_content, stored_path, write_out},
-    keys::{KeyFolder, PublicPart, Signer},
+    Change, Editor, Layout, Lifetimes, RepositoryError, founding,
+    journal::{Pending, PendingFile, StoredFile, commit, has_content, stored_path},
+    keys::{KeyFolder, Signer},
     layout::METADATA_MAX,
     proposal::Proposing,
     published::{Online, Overlay, Published},
@@ -26,15 +25,10 @@ use super::{
     staged::Staged,
 };
 use crate::{
-    base::{
-        Clock, Digest, Digests, Span,
-        files::{self, FileError, Mode},
-    },
+    base::{Clock, Digest, Digests, Span, files::FileError},
     tuf::{
         KeyId, RoleName, TIMESTAMP_FILE_NAME,
-        schema::{
-            Document, Extra, MetaFile, Role, RoleKeys, Root, Snapshot, Targets, Timestamp, Version, format_expires,
-        },
+        schema::{Document, MetaFile, Role, Root, Snapshot, Timestamp, Version, format_expires},
     },
 };
 
@@ -47,6 +41,9 @@ pub struct Publication {
     pub roles: Vec<PublishedRole>,
     /// Whether a publication that was cut off earlier was finished first.
     pub resumed: bool,
+    /// Of the first publication: SHA-256 of the trust anchor, in hexadecimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root_sha256: Option<String>,
 }
 
 /// A role that was published.
@@ -60,20 +57,14 @@ pub struct PublishedRole {
     pub expires: String,
 }
 
-/// The public parts of the keys of a new repository.
-#[derive(Clone, Debug)]
-pub(super) struct RoleKeySet {
-    pub(super) root: PublicPart,
-    pub(super) targets: PublicPart,
-    /// For snapshot and timestamp.
-    pub(super) online: PublicPart,
-}
-
 /// Signs and publishes what is staged. With nothing staged, renews the roles that are past half of their life and
 /// whose keys lie in the repository's folder of keys.
 ///
 /// Nothing is written before all signatures are made and the whole verifies as a client would see it.
 pub fn publish(dir: &Path, clock: &dyn Clock) -> Result<Publication, RepositoryError> {
+    if let Some(first) = founding::publish(dir, clock)? {
+        return Ok(first);
+    }
     let mut editor = Editor::open(dir)?;
     let layout = editor.layout().clone();
     let lock = layout.lock_publishing()?;
@@ -108,57 +99,6 @@ fn prepare(editor: &mut Editor, clock: &dyn Clock) -> Result<Option<(Vec<Publish
     Ok(Some((roles, making.finish(stored, true)?)))
 }
 
-/// The first publication of a repository; returns the bytes of its root.
-pub(super) fn first_publication(
-    layout: &Layout,
-    keys: &RoleKeySet,
-    options: &InitOptions,
-    now: Moment,
-) -> Result<Vec<u8>, RepositoryError> {
-    let lifetimes = &options.expires_after;
-    let root = first_root(keys, expires_at(now, lifetimes.root)?)?;
-    let mut making = Making::new(layout, *lifetimes, now);
-    making.role(Document::unsigned(root.clone()), &[Asked::by_root(&RoleName::root(), &root)?])?;
-    let anchor = making.overlay.get("1.root.json").cloned().unwrap_or_default();
-    // The rehearsal starts from the anchor.
-    files::write_atomic(&layout.anchor(), &anchor, Mode::Public)?;
-    let expires = expires_at(now, lifetimes.targets)?;
-    let mut targets = Targets::new(expires);
-    targets.delegations = options.bins.map(|bins| delegation::first_bins(bins, &root)).transpose()?;
-    let delegations = targets.delegations.clone();
-    let asked = Asked::by_root(&RoleName::targets(), &root)?;
-    let mut meta =
-        BTreeMap::from([(RoleName::targets().meta_key(), making.role(Document::unsigned(targets), &[asked])?)]);
-    for role in delegations.iter().flat_map(|delegations| delegations.role_names()) {
-        let asked = Asked::by_targets(&role, delegations.as_ref())?;
-        let entry = making.role(Document::unsigned(Targets::new(expires)), &[asked])?;
-        meta.insert(role.meta_key(), entry);
-    }
-    let entry = making.online_role(Snapshot::new(expires_at(now, lifetimes.snapshot)?, meta), "snapshot", &root)?;
-    making.online_role(Timestamp::new(expires_at(now, lifetimes.timestamp)?, entry), "timestamp", &root)?;
-    write_out(layout, &making.finish(Vec::new(), false)?)?;
-    Ok(anchor)
-}
-
-fn first_root(keys: &RoleKeySet, expires: Moment) -> Result<Root, RepositoryError> {
-    let by_role = [
-        (RoleName::root(), &keys.root),
-        (RoleName::targets(), &keys.targets),
-        (RoleName::snapshot(), &keys.online),
-        (RoleName::timestamp(), &keys.online),
-    ];
-    let mut roles = BTreeMap::new();
-    for (role, key) in &by_role {
-        let keyids = vec![key.key_id()?];
-        roles.insert(role.clone(), RoleKeys { keyids, threshold: NonZeroU32::MIN, extra: Extra::new() });
-    }
-    let mut root = Root::new(expires, roles);
-    for (_, key) in by_role {
-        root.keys.insert(key.key_id()?, key.to_schema());
-    }
-    Ok(root)
-}
-
 /// Metadata files as they are made, in the order in which they are to be written.
 pub(super) struct Making<'a> {
     layout: &'a Layout,
@@ -174,13 +114,22 @@ pub(super) struct Making<'a> {
 
 impl<'a> Making<'a> {
     pub(super) fn new(layout: &'a Layout, lifetimes: Lifetimes, now: Moment) -> Self {
-        let keys = KeyFolder::new(layout.keys());
+        Self::with_keys(layout, KeyFolder::new(layout.keys()), lifetimes, now)
+    }
+
+    /// With the keys of another folder.
+    pub(super) fn with_keys(layout: &'a Layout, keys: KeyFolder, lifetimes: Lifetimes, now: Moment) -> Self {
         let (signers, overlay) = (BTreeMap::new(), Overlay::new());
         Self { layout, keys, signers, lifetimes, now, overlay, order: Vec::new(), roles: Vec::new() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.overlay.is_empty()
+    }
+
+    /// A file as it was made.
+    pub(super) fn made(&self, name: &str) -> Option<&[u8]> {
+        self.overlay.get(name).map(Vec::as_slice)
     }
 
     /// Signs the roles of a proposal with the keys at hand, and gives what snapshot lists of them.
@@ -208,7 +157,7 @@ impl<'a> Making<'a> {
     }
 
     /// Adds the signatures of the keys at hand to a role; an error where they do not reach the threshold then.
-    fn role<T: Role + Serialize>(
+    pub(super) fn role<T: Role + Serialize>(
         &mut self,
         mut document: Document<T>,
         asked: &[Asked],
@@ -227,7 +176,7 @@ impl<'a> Making<'a> {
         self.add(&role, document)
     }
 
-    fn online_role<T: Role + Serialize>(
+    pub(super) fn online_role<T: Role + Serialize>(
         &mut self,
         signed: T,
         role: &str,
@@ -383,6 +332,9 @@ pub(super) fn is_due(expires: Moment, lifetime: Span, now: Moment) -> bool {
 /// Publishes as far as a process would that is killed after so many files.
 #[cfg(test)]
 pub(super) fn cut_off(dir: &Path, clock: &dyn Clock, after: usize) {
+    use super::journal::write_out;
+    use crate::base::files::{self, Mode};
+
     let mut editor = Editor::open(dir).unwrap();
     let layout = &editor.layout().clone();
     let (_, mut pending) = prepare(&mut editor, clock).unwrap().unwrap();

@@ -202,6 +202,9 @@ impl<'a> Reader<'a> {
 
     /// Follows the chain of roots from the anchor to its end, then timestamp and snapshot.
     fn online(&self, now: Moment) -> Result<(Online, TargetsStage), Trouble> {
+        if self.layout.is_unfounded() {
+            return Err(RepositoryError::Unfounded { dir: self.layout.dir().to_owned() }.into());
+        }
         let anchor = files::read_bounded(&self.layout.anchor(), METADATA_MAX).map_err(RepositoryError::from)?;
         let mut roots = RootStage::start(anchor)?;
         while let Some(bytes) = self.file(&roots.request().file_name)? {

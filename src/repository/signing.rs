@@ -113,8 +113,7 @@ pub(super) fn add<T: Role + Serialize>(
     for asked in asked {
         valid.extend(asked.signed_by(&document.signatures, &message));
     }
-    let mut seen = BTreeSet::new();
-    document.signatures.retain(|known| valid.contains(&known.keyid) && seen.insert(known.keyid.clone()));
+    retain(&mut document.signatures, &valid);
     let mut added = 0;
     for signer in signers {
         let keyid = signer.public().key_id()?;
@@ -127,6 +126,46 @@ pub(super) fn add<T: Role + Serialize>(
     }
     document.signatures.sort_by(|a, b| a.keyid.cmp(&b.keyid));
     Ok(added)
+}
+
+/// Drops the signatures that count for nothing; the key ids that they were said to be of.
+pub(super) fn retain_valid<T: Serialize>(
+    signatures: &mut Vec<Signature>,
+    signed: &T,
+    asked: &[Asked],
+) -> Result<Vec<KeyId>, RepositoryError> {
+    if signatures.is_empty() {
+        return Ok(Vec::new());
+    }
+    let message = message(signed)?;
+    let valid = asked.iter().flat_map(|asked| asked.signed_by(signatures, &message)).collect();
+    Ok(retain(signatures, &valid))
+}
+
+fn retain(signatures: &mut Vec<Signature>, valid: &BTreeSet<KeyId>) -> Vec<KeyId> {
+    let mut seen = BTreeSet::new();
+    let is_void = |known: &mut Signature| !valid.contains(&known.keyid) || !seen.insert(known.keyid.clone());
+    signatures.extract_if(.., is_void).map(|known| known.keyid).collect()
+}
+
+/// Refuses a key that none of these wait for or have.
+pub(super) fn check_wanted(awaited: &[Awaited], signers: &[Box<dyn Signer>]) -> Result<(), RepositoryError> {
+    for signer in signers {
+        let keyid = &signer.public().keyid;
+        if !awaited.iter().any(|role| role.missing.contains(keyid) || role.signed.contains(keyid)) {
+            let mut wanted: Vec<&str> = awaited
+                .iter()
+                .filter(|role| !role.is_complete())
+                .flat_map(|role| &role.missing)
+                .map(|id| &**id)
+                .collect();
+            wanted.sort_unstable();
+            wanted.dedup();
+            let wanted = if wanted.is_empty() { "nobody".to_owned() } else { wanted.join(", ") };
+            return Err(RepositoryError::KeyNotInRole { keyid: keyid.clone(), wanted });
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a document that some set of keys did not sign often enough.

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::{
-    Awaited, Change, Layout, RepositoryError, RepositorySettings, editor, keys::KeyFolder, layout::METADATA_MAX,
-    proposal::Proposing, published::Published, staged::Staged,
+    Awaited, Change, Layout, RepositoryError, RepositorySettings, editor, founding::Founding, keys::KeyFolder,
+    layout::METADATA_MAX, proposal::Proposing, published::Published, staged::Staged,
 };
 use crate::{
     base::{Clock, Digest, files},
@@ -20,8 +20,8 @@ pub struct RepositoryStatus {
     pub dir: PathBuf,
     /// The trust anchor to hand out.
     pub anchor: PathBuf,
-    /// SHA-256 of the anchor, in hexadecimal.
-    pub root_sha256: String,
+    /// SHA-256 of the anchor, in hexadecimal; `None` before the first publication.
+    pub root_sha256: Option<String>,
     /// What it remembers about itself.
     pub settings: RepositorySettings,
     /// The top-level roles as published, and the named ones that targets delegates to. Bins are one: the one that expires
@@ -67,6 +67,19 @@ pub struct KeyStatus {
 pub fn status(dir: &Path, clock: &dyn Clock) -> Result<RepositoryStatus, RepositoryError> {
     let layout = Layout::open(dir)?;
     let settings = layout.settings()?;
+    if let Some(founding) = Founding::read(&layout, clock.now())? {
+        return Ok(RepositoryStatus {
+            dir: dir.to_owned(),
+            anchor: layout.anchor(),
+            root_sha256: None,
+            settings,
+            roles: Vec::new(),
+            targets: 0,
+            staged: founding.change(),
+            awaited: founding.awaited()?,
+            unfinished: false,
+        });
+    }
     let published = Published::read(&layout)?;
     let anchor = files::read_bounded(&layout.anchor(), METADATA_MAX)?;
     let at_hand: Vec<String> = KeyFolder::new(layout.keys()).list()?.into_iter().map(|(keyid, _)| keyid).collect();
@@ -87,7 +100,7 @@ pub fn status(dir: &Path, clock: &dyn Clock) -> Result<RepositoryStatus, Reposit
     Ok(RepositoryStatus {
         dir: dir.to_owned(),
         anchor: layout.anchor(),
-        root_sha256: Digest::sha256(&anchor).to_hex(),
+        root_sha256: Some(Digest::sha256(&anchor).to_hex()),
         settings,
         roles,
         targets,

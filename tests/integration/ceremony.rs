@@ -25,11 +25,17 @@ struct Team {
 
 impl Team {
     fn new(init: &[&str]) -> Self {
+        let team = Self::gathered();
+        team.repo(&[&["init", "dir"], init].concat());
+        team
+    }
+
+    /// Before there is a repository.
+    fn gathered() -> Self {
         let world = World::new(Flavour::Flat);
         let home = world.path().join("team");
         fs::create_dir(&home).unwrap();
         let team = Self { world, home };
-        team.repo(&[&["init", "dir"], init].concat());
         for (prefix, below) in [("/signer/metadata/", "metadata"), ("/signer/targets/", "targets")] {
             team.world.upstream.serve_folder(prefix, team.home.join("dir/published").join(below));
         }
@@ -132,6 +138,55 @@ impl Team {
         let what = format!("{}=={}", wheel.project, wheel.version);
         gate.install(Installer::Pip, &[&what]).assert_installed(&wheel.project.replace('-', "_"), &wheel.version);
     }
+}
+
+#[test]
+fn people_who_never_share_a_machine_found_a_repository_together() {
+    let team = Team::gathered();
+    let [alice, bob, carol] = ["alice", "bob", "carol"].map(|name| team.key(&format!("{name}.pem")));
+    let root = ["--key", "root=alice.pub.json", "--key", "root=bob.pub.json", "--threshold", "root=2"];
+    let targets = ["--key", "targets=carol.pub.json", "--bins", "4"];
+    let said = team.repo(&[&["init", "dir"], &root[..], &targets[..]].concat());
+    assert!(said.contains("nothing is published yet") && said.contains(&alice), "{said}");
+    let dir = team.home.join("dir");
+    assert!(!dir.join("root.json").exists() && !dir.join("published").exists());
+    let keys: Vec<_> = folder::files_below(&dir.join("keys"));
+    assert_eq!(keys.len(), 2, "the online key alone lies here: {keys:?}");
+
+    // Nothing is built on a root that nobody signed.
+    for command in [
+        &["approve", "dir", "requirements.txt"][..],
+        &["revoke", "dir", "demo"],
+        &["rotate", "dir", "root", "--threshold", "1"],
+    ] {
+        fs::write(team.home.join("requirements.txt"), format!("demo==1.0 --hash=sha256:{}\n", "0".repeat(64))).unwrap();
+        let said = team.fails(command);
+        assert!(said.contains("no first publication yet") && said.contains("repo status"), "{said}");
+    }
+    let status = team.status();
+    assert!(status["root_sha256"].is_null() && status["roles"].as_array().unwrap().is_empty());
+    team.sign_elsewhere("alice.pem");
+    let said = team.fails(&["publish", "dir"]);
+    assert!(said.contains("role root needs 2") && said.contains(&bob) && !said.contains(&alice), "{said}");
+    assert!(!dir.join("root.json").exists() && !dir.join(".init-part").exists(), "nothing is half made");
+    assert!(team.fails(&["sign", "dir", "--key", "dir/keys/online.pem"]).contains("may sign nothing"));
+    team.sign_elsewhere("bob.pem");
+    assert!(team.fails(&["publish", "dir"]).contains(&carol));
+    team.sign_elsewhere("carol.pem");
+    let status = team.repo(&["status", "dir"]);
+    assert!(!status.contains("waiting"), "{status}");
+    let said = team.repo(&["publish", "dir"]);
+    let anchor = fs::read(dir.join("root.json")).unwrap();
+    assert_eq!(anchor, fs::read(dir.join("published/metadata/1.root.json")).unwrap());
+    assert!(said.contains(team.status()["root_sha256"].as_str().unwrap()), "{said}");
+    assert_eq!(staged_roles(&dir), 0);
+    assert!(!dir.join("staged/root.json").exists());
+
+    let (published, gate, wheel) = (team.published(), team.gate(), Wheel::new("demo", "1.0"));
+    team.approve(&wheel);
+    team.sign_elsewhere("carol.pem");
+    team.repo(&["publish", "dir"]);
+    team.assert_followed(&published, &gate, &wheel);
 }
 
 fn staged_roles(dir: &Path) -> usize {

@@ -81,7 +81,8 @@ pub enum KeySource {
     Generated,
     /// It is generated and encrypted under a passphrase out of the process's [`Secrets`].
     Encrypted,
-    /// A copy of this file is taken as it is: a private key, or one on a token.
+    /// Of this file: a private key, or one on a token, is copied as it is; of a public part (`.pub.json`), whose private
+    /// key lies elsewhere, only the root takes note.
     File(PathBuf),
 }
 
@@ -93,6 +94,7 @@ impl KeySource {
             Self::Generated => Ok(FileKey::generate(&pem)?.public().clone()),
             Self::Encrypted => Ok(FileKey::generate_encrypted(&pem, Secrets::of_process())?.public().clone()),
             Self::File(from) if token_file::is_one(from) => token_file::copy(from, folder, name),
+            Self::File(from) if public::is_one(from) => PublicPart::load(from),
             Self::File(from) => FileKey::copy(from, &pem),
         }
     }

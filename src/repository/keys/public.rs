@@ -70,6 +70,11 @@ pub struct PublicPart {
     pub keyval: KeyValue,
 }
 
+/// Whether a file is named as a public part is.
+pub(super) fn is_one(path: &Path) -> bool {
+    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.ends_with(".pub.json"))
+}
+
 /// The `keyval` member of a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

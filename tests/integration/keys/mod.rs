@@ -172,14 +172,14 @@ fn keys_that_openssl_made_sign_a_repository_that_other_clients_verify() {
     keeper.openssl("root.pem", &["pkcs8", "-topk8", "-v2", "aes256", "-in", "p256.pem", "-passout", "pass:horse"]);
     keeper.openssl("rsa.pem", &["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"]);
     keeper.set("TUFGATE_PASSPHRASE", "horse");
-    keeper.does(&["repo", "init", "dir", "--root-key", "root.pem", "--targets-key", "rsa.pem"]);
+    keeper.does(&["repo", "init", "dir", "--key", "root=root.pem", "--key", "targets=rsa.pem"]);
     keeper.makes_all_due();
     keeper.publishes_all();
     for reader in Reader::ALL {
         reader.assert_reads(&keeper.published(), &[]);
     }
     keeper.set("TUFGATE_PASSPHRASE", "staple");
-    keeper.cannot(&["repo", "init", "other", "--root-key", "root.pem"], &["root.pem", "passphrase"]);
+    keeper.cannot(&["repo", "init", "other", "--key", "root=root.pem"], &["root.pem", "passphrase"]);
 }
 
 #[test]

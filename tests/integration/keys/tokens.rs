@@ -56,7 +56,7 @@ fn keys_on_a_token_sign_a_repository_that_other_clients_verify() {
     keeper.makes_and_registers("targets", "EC:edwards25519", &[]);
     keeper.makes_and_registers("online", "rsa:2048", &[]);
     keeper.set("TUFGATE_PIN_TEAM", "271828");
-    let keys = ["--root-key=root.token.json", "--targets-key=targets.token.json", "--online-key=online.token.json"];
+    let keys = ["--key=root=root.token.json", "--key=targets=targets.token.json", "--key=online=online.token.json"];
     keeper.does(&[&["repo", "init", "dir"], &keys[..]].concat());
     keeper.makes_all_due();
     keeper.publishes_all();
@@ -78,7 +78,7 @@ fn a_key_that_wants_the_pin_before_each_signature_gets_it() {
     let mut keeper = Keeper::with_token();
     keeper.makes_and_registers("root", "rsa:2048", &["--always-auth"]);
     keeper.private("pin", "271828\n");
-    keeper.does(&["repo", "init", "dir", "--root-key", "root.token.json", "--pin-file", "team=pin"]);
+    keeper.does(&["repo", "init", "dir", "--key", "root=root.token.json", "--pin-file", "team=pin"]);
     keeper.makes_all_due();
     keeper.set("TUFGATE_PIN", "271828");
     keeper.publishes_all();
@@ -89,7 +89,7 @@ fn a_key_that_wants_the_pin_before_each_signature_gets_it() {
 fn a_wrong_pin_a_missing_one_and_an_absent_token_module_or_key_are_each_told_in_a_sentence() {
     let mut keeper = Keeper::with_token();
     keeper.makes_and_registers("root", "EC:prime256v1", &[]);
-    let init = ["repo", "init", "dir", "--root-key", "root.token.json"];
+    let init = ["repo", "init", "dir", "--key", "root=root.token.json"];
     keeper.cannot(&init, &["PIN", "team", "--pin-file", "TUFGATE_PIN_TEAM", "terminal"]);
     keeper.set("TUFGATE_PIN", "999999");
     keeper.fails(&init, &["PIN from TUFGATE_PIN is wrong and few tries are left", "--pin-file"]);
