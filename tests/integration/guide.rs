@@ -19,6 +19,7 @@ use std::{
 use tempfile::TempDir;
 
 use crate::harness::{
+    certificate::Certificate,
     folder,
     gate::{PATIENCE, binary},
     http,
@@ -117,6 +118,8 @@ impl Desk {
             Wheel::needing("requests", "2.32.5", &["idna>=2.5"]),
             Wheel::new("idna", "3.10"),
             Wheel::new("six", "1.17.0"),
+            Wheel::new("acme-tool", "1.0"),
+            Wheel::new("acme-tool", "1.1"),
         ] {
             upstream.offer(&wheel);
         }
@@ -131,6 +134,11 @@ impl Desk {
             names.push((format!("http.server {port}"), format!("http.server {}", here.port())));
             listeners.push(here);
         }
+        names.extend([
+            ("https://tuf.example/".to_owned(), format!("http://{}/", listeners[0])),
+            ("0.0.0.0:8443".to_owned(), listeners[1].to_string()),
+            ("https://gate.example:8443/".to_owned(), format!("https://localhost:{}/", listeners[1].port())),
+        ]);
         let home = folder::temporary();
         let bin = home.path().join("bin");
         fs::create_dir(&bin).unwrap();
@@ -139,7 +147,15 @@ impl Desk {
         let index = upstream.url("/simple/");
         let configuration = home.path().join(".config/pip");
         fs::create_dir_all(&configuration).unwrap();
-        fs::write(configuration.join("pip.conf"), format!("[global]\nindex-url = {index}\n")).unwrap();
+        let certificate = Certificate::of_localhost();
+        let authority = home.path().join("authority.pem");
+        let pip = format!("[global]\nindex-url = {index}\ncert = {}\n", authority.display());
+        fs::write(configuration.join("pip.conf"), pip).unwrap();
+        fs::write(authority, &certificate.authority).unwrap();
+        let tls = home.path().join("tls");
+        fs::create_dir(&tls).unwrap();
+        fs::write(tls.join("fullchain.pem"), &certificate.certificate).unwrap();
+        fs::write(tls.join("key.pem"), &certificate.key).unwrap();
         Self { home, upstream, names, listeners, running: Vec::new() }
     }
 
@@ -257,6 +273,11 @@ fn the_page_on_one_developers_laptop_does_what_it_says() {
 #[test]
 fn the_page_on_a_team_with_ci_does_what_it_says() {
     Desk::new().type_in_chapter("A team with CI");
+}
+
+#[test]
+fn the_page_on_an_organisation_does_what_it_says() {
+    Desk::new().type_in_chapter("An organisation");
 }
 
 #[test]

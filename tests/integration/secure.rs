@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 
 use crate::harness::{
+    certificate::Certificate,
     folder::eventually,
     gate::{Configuration, Gate, PATIENCE},
     installers::Installer,
@@ -37,21 +38,11 @@ impl Secured {
     fn new() -> Self {
         let wheel = Wheel::large("demo", "1.0", 400_000);
         let world = World::with_signed(&[&wheel]);
-        let mut params = rcgen::CertificateParams::default();
-        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
-        params.distinguished_name.push(rcgen::DnType::CommonName, "An authority of the tests");
-        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = Certificate::of_localhost();
         let authority = world.gate_folder().join("authority.pem");
-        fs::write(&authority, params.self_signed(&key).unwrap().pem()).unwrap();
-        let issuer = rcgen::Issuer::new(params, key);
-
-        let key = rcgen::KeyPair::generate().unwrap();
-        let mut params = rcgen::CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
-        params.distinguished_name.push(rcgen::DnType::CommonName, "gate");
-        params.use_authority_key_identifier_extension = true;
-        fs::write(world.gate_folder().join("tls.pem"), params.signed_by(&key, &issuer).unwrap().pem()).unwrap();
-        fs::write(world.gate_folder().join("tls.key"), key.serialize_pem()).unwrap();
+        fs::write(&authority, &certificate.authority).unwrap();
+        fs::write(world.gate_folder().join("tls.pem"), &certificate.certificate).unwrap();
+        fs::write(world.gate_folder().join("tls.key"), &certificate.key).unwrap();
         Self { world, wheel, authority }
     }
 

@@ -1,6 +1,7 @@
 //! What the end-to-end tests stand on: a Python with pinned installers, repositories written by python-tuf, an upstream
 //! that can lie, and the gate as a child process.
 
+pub mod certificate;
 pub mod checker;
 pub mod dice;
 pub mod folder;
