@@ -1,61 +1,194 @@
-//! Pins and index pages matched: which files are wanted, which are missing, what contradicts the lock.
+//! Pins, projects and folders matched with what there is: which files are wanted, which are missing, what contradicts
+//! the lock.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
 
 use url::Url;
 
-use super::{ApproveError, request::Missing};
+use super::{ApproveError, ProjectRange, Provenance, folder, request::Missing, rules::Excluded};
 use crate::{
     base::Digest,
     lockfile::{LockedFile, Pin},
-    simple::{File, Page, ProjectName, filename::Distribution},
+    simple::{Candidate, Distribution, File, Page, ProjectName, Yanked, name},
 };
 
-/// A file that a lock pins and the index has.
+/// The longest statement of where an approval came from, in characters.
+const FROM_MAX: usize = 100;
+
+/// A file that is asked for and is there.
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {
     pub(super) project: ProjectName,
     pub(super) version: pep440_rs::Version,
-    pub(super) sha256: Digest,
-    /// Where it is; with the index's user, if that has one and the file is at the same origin.
-    pub(super) url: Url,
+    /// The digest that it must have: locked, stated by the index, or read before. `None` where an index states none.
+    pub(super) sha256: Option<Digest>,
+    pub(super) provenance: Provenance,
+    pub(super) place: Place,
     /// Length by the index, else by the lock file.
     pub(super) size: Option<u64>,
     /// Length by a lock file.
     pub(super) locked_size: Option<u64>,
     /// What the index says of it.
     pub(super) file: File,
-    /// The lock file that pins it.
+    /// The lock file that pins it, the folder that it is in, or the project that was asked for.
     pub(super) from: String,
 }
 
-/// What the pins of all lock files come to.
+/// Where a file is.
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    /// At a URL; with the index's user, if that has one and the file is at the same origin.
+    Index(Url),
+    /// In a folder.
+    Folder(PathBuf),
+}
+
+impl Wanted {
+    /// Whether the signer has to store it: nobody else has it.
+    pub(super) fn is_ours(&self) -> bool {
+        matches!(self.place, Place::Folder(_))
+    }
+
+    /// Who says which digest it must have, as in `… {words} sha256:…`.
+    pub(super) fn digest_words(&self) -> &'static str {
+        match (self.provenance, &self.place) {
+            (Provenance::Locked, _) => "is locked with",
+            (Provenance::FirstSeen, Place::Index(_)) => "is listed by the index with",
+            (Provenance::FirstSeen, Place::Folder(_)) => "was in the folder with",
+        }
+    }
+}
+
+/// What all that was asked for comes to.
 #[derive(Debug, Default)]
 pub(super) struct Candidates {
     /// By file name; one name is one file.
     pub(super) wanted: BTreeMap<(ProjectName, String), Wanted>,
     pub(super) missing: Vec<Missing>,
-}
-
-/// Matches pins with the pages of their projects.
-pub(super) fn find(
-    pins: &[(ProjectName, Pin)],
-    pages: &BTreeMap<ProjectName, Page>,
-    index: &Url,
-) -> Result<Candidates, ApproveError> {
-    let mut candidates = Candidates::default();
-    for (project, pin) in pins {
-        let page = pages.get(project).ok_or_else(|| ApproveError::UnknownProject {
-            project: project.clone(),
-            index: shown(index),
-            at: pin.at.to_string(),
-        })?;
-        candidates.add(project, pin, page, index)?;
-    }
-    Ok(candidates)
+    /// Files of a folder that cannot be taken.
+    pub(super) left_out: Vec<String>,
+    /// Files of a range that are not taken.
+    pub(super) excluded: Vec<Excluded>,
 }
 
 impl Candidates {
+    /// Takes what a folder has, and gives the pins of which it has nothing.
+    pub(super) fn add_folder<'p>(
+        &mut self,
+        folder: &Path,
+        pins: &[&'p (ProjectName, Pin)],
+    ) -> Result<Vec<&'p (ProjectName, Pin)>, ApproveError> {
+        let found = folder::walk(folder)?;
+        self.left_out.extend(found.left_out.iter().map(|left_out| format!("{}/{left_out}", base_name(folder))));
+        let mut open: Vec<&(ProjectName, Pin)> = pins.to_vec();
+        for file in found.files {
+            let leave_out = |why: String| format!("{}/{}: {why}", base_name(folder), name::shown(&file.relative));
+            let candidate = match one_reading(file.filename(), pins) {
+                Ok(candidate) => candidate,
+                Err(why) => {
+                    self.left_out.push(leave_out(why));
+                    continue;
+                }
+            };
+            let (length, sha256) = folder::read(&file.path, |_| Ok(()))?;
+            let of_version =
+                |(project, pin): &(ProjectName, Pin)| *project == candidate.project && pin.version == candidate.version;
+            let of_this: Vec<&Pin> = pins.iter().filter(|pin| of_version(pin)).map(|(_, pin)| pin).collect();
+            let locked = of_this.iter().find(|pin| pin.files.iter().any(|locked| locked.sha256 == sha256));
+            if let (None, Some(pin)) = (locked, of_this.first()) {
+                return Err(ApproveError::OtherDigest {
+                    place: format!("the folder {}", base_name(folder)),
+                    project: candidate.project,
+                    version: candidate.version.to_string(),
+                    filename: file.filename().to_owned(),
+                    found: sha256.to_string(),
+                    at: pin.at.to_string(),
+                });
+            }
+            open.retain(|pin| !of_version(pin));
+            let filename = file.filename().to_owned();
+            let wanted = Wanted {
+                project: candidate.project.clone(),
+                version: candidate.version,
+                sha256: Some(sha256),
+                provenance: if locked.is_some() { Provenance::Locked } else { Provenance::FirstSeen },
+                size: Some(length),
+                locked_size: None,
+                file: File { filename: filename.clone(), ..File::default() },
+                from: locked.map_or_else(|| base_name(folder), |pin| base_name(Path::new(&*pin.at.file))),
+                place: Place::Folder(file.path),
+            };
+            let digest = wanted.sha256.clone();
+            let before = self.wanted.insert((candidate.project, filename.clone()), wanted);
+            if before.is_some_and(|before| before.sha256 != digest) {
+                return Err(ApproveError::TwoFiles { filename });
+            }
+        }
+        Ok(open)
+    }
+
+    /// Takes what the index has of pins.
+    pub(super) fn add_pins(
+        &mut self,
+        pins: &[&(ProjectName, Pin)],
+        pages: &BTreeMap<ProjectName, Page>,
+        index: &Url,
+    ) -> Result<(), ApproveError> {
+        for (project, pin) in pins {
+            let page = pages.get(project).ok_or_else(|| ApproveError::UnknownProject {
+                project: project.clone(),
+                index: shown(index),
+                at: pin.at.to_string(),
+            })?;
+            self.add(project, pin, page, index)?;
+        }
+        Ok(())
+    }
+
+    /// Takes what the index has of a project; what a lock pins of it, or a folder has, stays as it is.
+    pub(super) fn add_range(
+        &mut self,
+        range: &ProjectRange,
+        pages: &BTreeMap<ProjectName, Page>,
+        index: &Url,
+    ) -> Result<(), ApproveError> {
+        let project = &range.project;
+        let page = pages.get(project).ok_or_else(|| ApproveError::UnknownProject {
+            project: project.clone(),
+            index: shown(index),
+            at: "--project".to_owned(),
+        })?;
+        for selected in range.select(page, &shown(index))? {
+            let file = selected.file;
+            let key = (project.clone(), file.filename.clone());
+            if self.wanted.contains_key(&key) {
+                continue;
+            }
+            if let (Yanked::Yes(reason), false) = (&file.yanked, range.is_exact()) {
+                let reason = if reason.is_empty() { String::new() } else { format!(": {}", name::shown(reason)) };
+                let why = format!("it was yanked{reason}; name its version with == if you mean it");
+                self.excluded.push(Excluded { filename: file.filename.clone(), rule: "yanked", why });
+                continue;
+            }
+            let wanted = Wanted {
+                project: project.clone(),
+                version: selected.version,
+                sha256: sha256(file).cloned(),
+                provenance: Provenance::FirstSeen,
+                place: Place::Index(link(file, index)?),
+                size: file.size,
+                locked_size: None,
+                file: file.clone(),
+                from: range.to_string().chars().take(FROM_MAX).collect(),
+            };
+            self.wanted.insert(key, wanted);
+        }
+        Ok(())
+    }
+
     fn add(&mut self, project: &ProjectName, pin: &Pin, page: &Page, index: &Url) -> Result<(), ApproveError> {
         let of_version: Vec<&File> = page.files.iter().filter(|file| is_of(file, project, pin)).collect();
         check_names(project, pin, &of_version)?;
@@ -103,16 +236,17 @@ impl Candidates {
         let wanted = Wanted {
             project: project.clone(),
             version: pin.version.clone(),
-            sha256: locked.sha256.clone(),
-            url: link(file, index)?,
+            sha256: Some(locked.sha256.clone()),
+            provenance: Provenance::Locked,
+            place: Place::Index(link(file, index)?),
             size: file.size.or(locked_size),
             locked_size,
             file: file.clone(),
-            from: base_name(&pin.at.file),
+            from: base_name(Path::new(&*pin.at.file)),
         };
         let before = self.wanted.insert((project.clone(), file.filename.clone()), wanted);
         match before {
-            Some(before) if before.sha256 != locked.sha256 => Err(other_digest(project, pin, file)),
+            Some(before) if before.sha256.as_ref() != Some(&locked.sha256) => Err(other_digest(project, pin, file)),
             _ => Ok(()),
         }
     }
@@ -142,6 +276,7 @@ fn sha256(file: &File) -> Option<&Digest> {
 
 fn other_digest(project: &ProjectName, pin: &Pin, file: &File) -> ApproveError {
     ApproveError::OtherDigest {
+        place: "the index".to_owned(),
         project: project.clone(),
         version: pin.version.to_string(),
         filename: file.filename.clone(),
@@ -179,6 +314,26 @@ pub(super) fn shown(index: &Url) -> String {
     url.to_string()
 }
 
-fn base_name(path: &str) -> String {
-    path.rsplit('/').next().unwrap_or(path).chars().take(100).collect()
+/// The last segment of a path: what of it is signed and shown.
+pub(super) fn base_name(path: &Path) -> String {
+    let last = path.file_name().map(|name| name.to_string_lossy().into_owned());
+    // `.` and `..` have none.
+    let last = last.or_else(|| path.canonicalize().ok()?.file_name().map(|name| name.to_string_lossy().into_owned()));
+    let last = last.unwrap_or_else(|| "/".to_owned());
+    last.chars().take(FROM_MAX).map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+/// The project and version that a file's name says; with several readings the one that a lock pins.
+fn one_reading(filename: &str, pins: &[&(ProjectName, Pin)]) -> Result<Candidate, String> {
+    let mut readings = Distribution::parse(filename).map_err(|error| error.to_string())?.candidates;
+    if readings.len() > 1 {
+        let pinned = |reading: &Candidate| {
+            pins.iter().any(|(project, pin)| *project == reading.project && pin.version == reading.version)
+        };
+        readings.retain(pinned);
+    }
+    match (readings.pop(), readings.is_empty()) {
+        (Some(reading), true) => Ok(reading),
+        _ => Err("its name may be of several projects; build it anew (PEP 625), or pin it in a lock file".to_owned()),
+    }
 }

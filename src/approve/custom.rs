@@ -16,7 +16,7 @@ const MEMBER: &str = "tufgate";
 pub enum Provenance {
     /// A lock file named it.
     Locked,
-    /// It is what the index had when the file was first approved.
+    /// It is what the index or the folder had when the file was first approved.
     FirstSeen,
 }
 
@@ -28,6 +28,8 @@ pub enum DigestSource {
     Downloaded,
     /// Taken from the lock file, the length from the index.
     Lock,
+    /// The file was read from a folder and hashed.
+    Folder,
 }
 
 /// One approval of one file.
@@ -39,7 +41,7 @@ pub struct Record {
     pub digest: DigestSource,
     /// When, as TUF writes times.
     pub approved: String,
-    /// The lock file's name, without its folders.
+    /// The name of the lock file or folder, without its folders, or the project and versions that were asked for.
     pub from: String,
 }
 

@@ -1,12 +1,20 @@
-//! Files brought here, hashed while they come, and judged by the digest that was locked.
+//! Files brought here, hashed while they come, and judged by the digest that was locked or listed.
 
 use std::{
     fs::File,
-    io::{Seek as _, SeekFrom, Write as _},
-    path::Path,
+    io::{Read as _, Seek as _, SeekFrom, Write as _},
 };
 
-use super::{ApproveError, Progress, candidates::Wanted, wheel};
+use tempfile::NamedTempFile;
+use url::Url;
+
+use super::{
+    ApproveError, Progress,
+    candidates::{Place, Wanted},
+    folder,
+    kept::Kept,
+    wheel,
+};
 use crate::{
     base::{Algorithm, ByteSize, ChunkDigests, ChunkHasher, Digest, Hasher},
     upstream::{Client, DocumentRequest, FileRequest, Origins, UpstreamError},
@@ -17,16 +25,17 @@ const RESUMPTIONS_MAX: usize = 5;
 /// The largest file that is downloaded where no lock file says how long it is: an index can claim any length, and the
 /// disk would be full before the digest is known to be wrong. Wheels of some GiB exist.
 const FILE_MAX: ByteSize = ByteSize::gib(8);
+/// Bytes that are read of a file at a time.
+const BLOCK: usize = 256 << 10;
 /// The largest file from an index that does not say how long its files are; such a one is read into memory.
 const UNSIZED_MAX: ByteSize = ByteSize::mib(512);
 const UNSIZED_DEADLINE: std::time::Duration = std::time::Duration::from_secs(600);
 
-/// A file that has the locked digest.
+/// A file that has the digest it must have, and is kept under that.
 #[derive(Debug)]
 pub(super) struct Checked {
     pub(super) length: u64,
-    /// Its bytes; a file without a name, gone when dropped.
-    pub(super) content: File,
+    pub(super) sha256: Digest,
     /// The digests of its chunks, where they are wanted and it is large enough to have some.
     pub(super) chunks: Option<ChunkDigests>,
     /// METADATA, where it is a wheel.
@@ -44,46 +53,74 @@ pub(super) fn check_size(wanted: &Wanted) -> Result<(), ApproveError> {
     }
 }
 
-/// Downloads a file into `folder` and checks it; `chunks` is hashed along, where chunks are wanted.
-pub(super) async fn download(
+/// Brings a file here and checks it: from where it was brought before, from its folder, or from the index. `chunks` is
+/// hashed along, where chunks are wanted.
+pub(super) async fn bring(
     client: &Client,
     wanted: &Wanted,
-    folder: &Path,
+    kept: &Kept,
     chunks: Option<ChunkHasher>,
     progress: &dyn Progress,
 ) -> Result<Checked, ApproveError> {
     let filename = &wanted.file.filename;
-    let temporary = |source| ApproveError::Temporary { filename: filename.clone(), source };
-    let content = tempfile::tempfile_in(folder).map_err(temporary)?;
-    let mut incoming = Incoming {
-        content,
-        hasher: Hasher::new([Algorithm::Sha256]),
-        chunks: chunks.clone(),
-        fresh: chunks,
-        length: 0,
-    };
-    match wanted.size {
-        Some(size) => stream(client, wanted, size, &mut incoming, progress).await?,
-        None => whole(client, wanted, &mut incoming, progress).await?,
+    if let Some(checked) = find_again(wanted, kept, chunks.clone(), progress)? {
+        return Ok(checked);
     }
-    let Incoming { mut content, hasher, chunks, length, .. } = incoming;
-    check_digest(wanted, hasher)?;
-    let metadata = match filename.ends_with(".whl") {
-        true => Some(
-            wheel::metadata(&mut content, &wanted.project, &wanted.version)
-                .map_err(|why| ApproveError::Wheel { filename: filename.clone(), why })?,
-        ),
-        false => None,
-    };
-    content.seek(SeekFrom::Start(0)).map_err(temporary)?;
+    let temporary = |source| ApproveError::Temporary { filename: filename.clone(), source };
+    let mut incoming = Incoming { content: kept.create().map_err(temporary)?, hashing: Hashing::new(chunks) };
+    match (&wanted.place, wanted.size) {
+        (Place::Folder(path), _) => drop(folder::read(path, |bytes| {
+            progress.received(bytes.len() as u64);
+            incoming.add(bytes, filename)
+        })?),
+        (Place::Index(url), Some(size)) => stream(client, wanted, (url, size), &mut incoming, progress).await?,
+        (Place::Index(url), None) => whole(client, wanted, url, &mut incoming, progress).await?,
+    }
+    let Incoming { mut content, hashing } = incoming;
+    let checked = hashing.finish(wanted, content.as_file_mut())?;
+    kept.keep(content, &checked.sha256).map_err(temporary)?;
     progress.checked(filename);
-    // Too few of them, or too many: such a file has none.
-    let chunks = chunks.and_then(|chunks| chunks.finish().ok());
-    Ok(Checked { length, content, chunks, metadata })
+    Ok(checked)
 }
 
-struct Incoming {
-    content: File,
+/// A file that an approval which was cut off has brought here. What is there under the digest and is not that file is
+/// forgotten.
+fn find_again(
+    wanted: &Wanted,
+    kept: &Kept,
+    chunks: Option<ChunkHasher>,
+    progress: &dyn Progress,
+) -> Result<Option<Checked>, ApproveError> {
+    let Some(sha256) = &wanted.sha256 else { return Ok(None) };
+    let filename = &wanted.file.filename;
+    let temporary = |source| ApproveError::Temporary { filename: filename.clone(), source };
+    let Some(mut file) = kept.find(sha256).map_err(temporary)? else { return Ok(None) };
+    let mut hashing = Hashing::new(chunks);
+    let mut buffer = vec![0; BLOCK];
+    loop {
+        let read = file.read(&mut buffer).map_err(temporary)?;
+        let Some(bytes) = buffer.get(..read).filter(|bytes| !bytes.is_empty()) else { break };
+        hashing.add(bytes);
+        if hashing.length > wanted.size.unwrap_or(u64::MAX) {
+            break;
+        }
+    }
+    match hashing.finish(wanted, &mut file) {
+        Ok(checked) => {
+            progress.received(checked.length);
+            progress.checked(filename);
+            Ok(Some(checked))
+        }
+        Err(ApproveError::WrongBytes { .. }) => {
+            kept.forget(sha256)?;
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What is computed of bytes while they come.
+struct Hashing {
     hasher: Hasher,
     chunks: Option<ChunkHasher>,
     /// What `chunks` begins anew with.
@@ -91,24 +128,58 @@ struct Incoming {
     length: u64,
 }
 
-impl Incoming {
-    fn add(&mut self, bytes: &[u8], filename: &str) -> Result<(), ApproveError> {
-        self.content
-            .write_all(bytes)
-            .map_err(|source| ApproveError::Temporary { filename: filename.to_owned(), source })?;
+impl Hashing {
+    fn new(chunks: Option<ChunkHasher>) -> Self {
+        Self { hasher: Hasher::new([Algorithm::Sha256]), chunks: chunks.clone(), fresh: chunks, length: 0 }
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
         self.hasher.update(bytes);
         if let Some(chunks) = &mut self.chunks {
             chunks.update(bytes);
         }
         self.length = self.length.saturating_add(bytes.len() as u64);
+    }
+
+    /// Holds the digest against the one that is wanted, and takes METADATA out of `content`, which was hashed.
+    fn finish(self, wanted: &Wanted, content: &mut File) -> Result<Checked, ApproveError> {
+        let Wanted { project, version, file: listed, .. } = wanted;
+        let found = self.hasher.finish().into_iter().next().unwrap_or_else(|| Digest::sha256(b""));
+        if let Some(expected) = wanted.sha256.as_ref().filter(|expected| **expected != found) {
+            return Err(ApproveError::WrongBytes {
+                filename: listed.filename.clone(),
+                found,
+                words: wanted.digest_words(),
+                expected: expected.clone(),
+            });
+        }
+        let metadata = listed.filename.ends_with(".whl").then(|| wheel::metadata(content, project, version));
+        let metadata =
+            metadata.transpose().map_err(|why| ApproveError::Wheel { filename: listed.filename.clone(), why })?;
+        // Too few of them, or too many: such a file has none.
+        let chunks = self.chunks.and_then(|chunks| chunks.finish().ok());
+        Ok(Checked { length: self.length, sha256: found, chunks, metadata })
+    }
+}
+
+struct Incoming {
+    content: NamedTempFile,
+    hashing: Hashing,
+}
+
+impl Incoming {
+    fn add(&mut self, bytes: &[u8], filename: &str) -> Result<(), ApproveError> {
+        self.content
+            .write_all(bytes)
+            .map_err(|source| ApproveError::Temporary { filename: filename.to_owned(), source })?;
+        self.hashing.add(bytes);
         Ok(())
     }
 
     fn restart(&mut self, filename: &str) -> Result<(), ApproveError> {
-        self.hasher = Hasher::new([Algorithm::Sha256]);
-        self.chunks.clone_from(&self.fresh);
-        self.length = 0;
-        let emptied = self.content.set_len(0).and_then(|()| self.content.seek(SeekFrom::Start(0)).map(drop));
+        self.hashing = Hashing::new(self.hashing.fresh.take());
+        let file = self.content.as_file_mut();
+        let emptied = file.set_len(0).and_then(|()| file.seek(SeekFrom::Start(0)).map(drop));
         emptied.map_err(|source| ApproveError::Temporary { filename: filename.to_owned(), source })
     }
 }
@@ -116,14 +187,14 @@ impl Incoming {
 async fn stream(
     client: &Client,
     wanted: &Wanted,
-    size: u64,
+    (url, size): (&Url, u64),
     incoming: &mut Incoming,
     progress: &dyn Progress,
 ) -> Result<(), ApproveError> {
     let mut etag: Option<String> = None;
     let mut resumptions = 0;
     loop {
-        match attempt(client, wanted, size, incoming, &mut etag, progress).await {
+        match attempt(client, wanted, (url, size), incoming, &mut etag, progress).await {
             Err(ApproveError::Upstream(error)) if error.is_transient() && resumptions < RESUMPTIONS_MAX => {
                 resumptions += 1;
                 tracing::debug!(%error, filename = wanted.file.filename, "taken up again");
@@ -140,20 +211,20 @@ async fn stream(
 async fn attempt(
     client: &Client,
     wanted: &Wanted,
-    size: u64,
+    (url, size): (&Url, u64),
     incoming: &mut Incoming,
     etag: &mut Option<String>,
     progress: &dyn Progress,
 ) -> Result<(), ApproveError> {
     let filename = &wanted.file.filename;
-    if incoming.length == size && size > 0 {
+    if incoming.hashing.length == size && size > 0 {
         return Ok(());
     }
-    let allowed = Origins::of([&wanted.url]);
+    let allowed = Origins::of([url]);
     let request =
-        FileRequest { from: incoming.length, etag: etag.as_deref(), ..FileRequest::new(&wanted.url, &allowed, size) };
+        FileRequest { from: incoming.hashing.length, etag: etag.as_deref(), ..FileRequest::new(url, &allowed, size) };
     let mut body = client.open(&request).await?;
-    if body.starts_at != incoming.length {
+    if body.starts_at != incoming.hashing.length {
         incoming.restart(filename)?;
     }
     etag.clone_from(&body.etag);
@@ -167,27 +238,14 @@ async fn attempt(
 async fn whole(
     client: &Client,
     wanted: &Wanted,
+    url: &Url,
     incoming: &mut Incoming,
     progress: &dyn Progress,
 ) -> Result<(), ApproveError> {
-    let allowed = Origins::of([&wanted.url]);
-    let request = DocumentRequest {
-        limit: UNSIZED_MAX,
-        deadline: UNSIZED_DEADLINE,
-        ..DocumentRequest::new(&wanted.url, &allowed)
-    };
+    let allowed = Origins::of([url]);
+    let request =
+        DocumentRequest { limit: UNSIZED_MAX, deadline: UNSIZED_DEADLINE, ..DocumentRequest::new(url, &allowed) };
     let document = client.document(&request).await?;
     progress.received(document.body.len() as u64);
     incoming.add(&document.body, &wanted.file.filename)
-}
-
-fn check_digest(wanted: &Wanted, hasher: Hasher) -> Result<(), ApproveError> {
-    match hasher.finish().into_iter().next() {
-        Some(found) if found == wanted.sha256 => Ok(()),
-        found => Err(ApproveError::WrongBytes {
-            filename: wanted.file.filename.clone(),
-            found: found.unwrap_or_else(|| Digest::sha256(b"")),
-            locked: wanted.sha256.clone(),
-        }),
-    }
 }

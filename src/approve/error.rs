@@ -1,7 +1,9 @@
 //! What can go wrong with an approval.
 
+use std::path::PathBuf;
+
 use crate::{
-    approve::{pip_config::PipConfigError, wheel::WheelError},
+    approve::{pip_config::PipConfigError, rules::Excluded, wheel::WheelError},
     base::{ByteSize, ChunksError, Digest, Fault, files::FileError},
     index::HintError,
     lockfile::LockError,
@@ -16,6 +18,51 @@ pub enum ApproveError {
     /// A lock file cannot be read from disk.
     #[error("lock file: {0}")]
     LockFile(#[source] FileError),
+    /// A folder or a file of it cannot be read.
+    #[error("folder: {0}")]
+    Folder(#[source] FileError),
+    /// A folder with more files than are taken.
+    #[error("{} has more than {limit} files", folder.display())]
+    TooManyFiles {
+        /// The folder.
+        folder: PathBuf,
+        /// The bound.
+        limit: usize,
+    },
+    /// Somebody writes the file.
+    #[error("{} changed while it was read; approve it when it is whole", path.display())]
+    ChangedWhileRead {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Two files of one name and with different bytes.
+    #[error("there are two different files {filename}; approve one of them")]
+    TwoFiles {
+        /// The name.
+        filename: String,
+    },
+    /// Nothing was named that could be approved.
+    #[error("{what}; name a lock file, a folder of wheels, or a project with --project")]
+    NothingNamed {
+        /// What was found instead.
+        what: String,
+    },
+    /// Flags that do not go together.
+    #[error("{0}")]
+    Usage(String),
+    /// Files of a lock that the rules do not let through, or all that was asked for.
+    #[error("{} file(s) are not approved by the rules of this repository:\n{}", .0.len(), lines(.0))]
+    Rules(Vec<Excluded>),
+    /// No version of a project fits.
+    #[error("the index {index} has no file that fits {range}; {newest}")]
+    NothingFits {
+        /// What was asked for.
+        range: String,
+        /// The index.
+        index: String,
+        /// The newest versions, in words.
+        newest: String,
+    },
     /// A lock file is malformed.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -48,13 +95,13 @@ pub enum ApproveError {
     #[error("{0}")]
     Page(HintError),
     /// The index has no such project.
-    #[error("the index {index} has no project {project}, which {at} pins")]
+    #[error("the index {index} has no project {project}, which {at} names")]
     UnknownProject {
         /// The project.
         project: ProjectName,
         /// The index.
         index: String,
-        /// Where it is pinned.
+        /// Where it is named.
         at: String,
     },
     /// The index has none of the files that a pin names.
@@ -69,44 +116,50 @@ pub enum ApproveError {
         /// Where it is pinned.
         at: String,
     },
-    /// The index has the pinned version, but other files than were locked.
+    /// The index or a folder has the pinned version, but other files than were locked.
     #[error(
-        "ALARM: the index lists {filename} with {found}, {at} locks {project} {version} with other digests; do not \
+        "ALARM: {place} has {filename} with {found}, {at} locks {project} {version} with other digests; do not \
          install it before you know why"
     )]
     OtherDigest {
+        /// The index, or which folder.
+        place: String,
         /// The project.
         project: ProjectName,
         /// The version.
         version: String,
         /// A file of it.
         filename: String,
-        /// The digest that the index lists.
+        /// The digest that it has there.
         found: String,
         /// Where it is pinned.
         at: String,
     },
     /// A file that was approved before has another digest now.
     #[error(
-        "ALARM: {path} was approved with {approved} and is now locked with {locked}; a file never changes its bytes, revoke it first if you mean it"
+        "ALARM: {path} was approved with {approved} and now {words} {found}; a file never changes its bytes, revoke it first if you mean it"
     )]
     Changed {
         /// The target.
         path: String,
         /// What was approved.
         approved: String,
-        /// What is locked now.
-        locked: String,
+        /// Who says so now, as in `is locked with`.
+        words: &'static str,
+        /// The digest that it has now.
+        found: String,
     },
-    /// The bytes that came are not those that were locked.
-    #[error("ALARM: {filename} was downloaded with {found}, {locked} is locked")]
+    /// The bytes that came are not those that were locked or listed.
+    #[error("ALARM: {filename} came with {found}, and {words} {expected}")]
     WrongBytes {
         /// The file.
         filename: String,
         /// What came.
         found: Digest,
-        /// What was locked.
-        locked: Digest,
+        /// Who says what it must have, as in `is locked with`.
+        words: &'static str,
+        /// What it must have.
+        expected: Digest,
     },
     /// The index, the lock file and an earlier approval disagree on a file's length.
     #[error("{filename} has {found} bytes in the index, {expected} were expected")]
@@ -170,7 +223,7 @@ pub enum ApproveError {
         why: String,
     },
     /// Nothing that is approved fits what is to be revoked.
-    #[error("nothing that is approved fits `{what}`; name a project, PROJECT==VERSION or a file")]
+    #[error("nothing that is approved fits `{what}`; name a project, PROJECT==VERSION, a file or a target path")]
     NothingToRevoke {
         /// What was named.
         what: String,
@@ -195,8 +248,12 @@ impl ApproveError {
             | Self::WrongBytes { .. }
             | Self::WrongLength { .. }
             | Self::TooLarge { .. }
+            | Self::Rules(_)
             | Self::Wheel { .. } => Fault::Refused,
-            Self::UnknownProject { .. } | Self::UnknownVersion { .. } | Self::NothingToRevoke { .. } => Fault::NotFound,
+            Self::NothingFits { .. }
+            | Self::UnknownProject { .. }
+            | Self::UnknownVersion { .. }
+            | Self::NothingToRevoke { .. } => Fault::NotFound,
             Self::Link { .. } => Fault::Unavailable,
             Self::Upstream(error) => error.fault(),
             Self::Page(error) => error.fault(),
@@ -209,6 +266,8 @@ impl ApproveError {
     pub fn is_usage(&self) -> bool {
         match self {
             Self::LockFile(_)
+            | Self::NothingNamed { .. }
+            | Self::Usage(_)
             | Self::Lock(_)
             | Self::Project(_)
             | Self::NothingPinned { .. }
@@ -219,4 +278,16 @@ impl ApproveError {
             _ => false,
         }
     }
+}
+
+/// How many files an error lists.
+const LISTED_MAX: usize = 50;
+
+fn lines(excluded: &[Excluded]) -> String {
+    let more = excluded.len().saturating_sub(LISTED_MAX);
+    let mut lines: Vec<String> = excluded.iter().take(LISTED_MAX).map(|excluded| format!("  {excluded}")).collect();
+    if more > 0 {
+        lines.push(format!("  and {more} more"));
+    }
+    lines.join("\n")
 }

@@ -1,26 +1,37 @@
-//! From lock files to signed targets: what the pins name is looked up in the index, downloaded, hashed and staged.
+//! From lock files, folders and names of projects to signed targets: what they name is looked up, brought here, hashed
+//! and staged.
 //!
-//! The digest of every approved file comes from a lock file; the index says only where the file is. `METADATA` of a
-//! wheel comes out of the hash-checked wheel itself. A project's signed listing is what a gate renders pages from.
+//! The digest of a file comes from a lock file, and the index says only where the file is; or it is what the index or
+//! a folder had when the file was first approved, and is recorded as such. `METADATA` of a wheel comes out of the
+//! hash-checked wheel itself. A project's signed listing is what a gate renders pages from.
 
 mod bases;
 mod candidates;
 mod custom;
 mod download;
 mod error;
+mod folder;
+mod kept;
 pub mod pip_config;
+mod plan;
 mod progress;
+mod range;
 mod request;
 mod revoke;
+mod rules;
 mod stage;
+mod tree;
 pub mod wheel;
 
 pub use bases::FileBases;
 pub use custom::{DigestSource, Provenance, Record};
 pub use error::ApproveError;
+pub use plan::Planned;
 pub use progress::{Progress, Silent};
+pub use range::ProjectRange;
 pub use request::{ApproveReport, ApproveRequest, Missing, approve, read_locks};
 pub use revoke::{RevokeReport, revoke};
+pub use rules::Excluded;
 
 use crate::{simple::ProjectName, tuf::TargetPath};
 

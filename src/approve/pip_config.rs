@@ -1,4 +1,5 @@
-//! Which index pip would ask: its environment, its configuration, else what the installed pip prints as its default.
+//! Which index is asked: the one that is named, else the repository's own, else pip's: that of its environment, of its
+//! configuration, or what the installed pip prints as its default.
 //!
 //! The one adapter to pip. It reads what pip's commands print and nothing of pip's insides, so that it holds for pips
 //! of many years. No index is written into this program.
@@ -21,6 +22,8 @@ const OPTION: &str = "--index-url";
 pub enum Source {
     /// Named by the caller.
     Flag,
+    /// What the repository has approved from before.
+    Recorded,
     /// `PIP_INDEX_URL`.
     Environment,
     /// pip's configuration files.
@@ -34,6 +37,7 @@ impl Source {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Flag => "the command line",
+            Self::Recorded => "the repository's own record",
             Self::Environment => "PIP_INDEX_URL",
             Self::Configuration => "pip's configuration",
             Self::PipDefault => "the installed pip's default",
@@ -92,13 +96,18 @@ impl Pip {
         Self { commands: vec![command], environment: None }
     }
 
-    /// The index to use: `flag` first, then the environment, then pip's configuration, then pip's default. The URL
-    /// always ends in `/`.
-    pub async fn index_url(&self, flag: Option<&str>) -> Result<(Url, Source), PipConfigError> {
+    /// The index to use: `flag` first, then the one that the repository has `recorded`, with the user that pip has for
+    /// it, then the environment, then pip's configuration, then pip's default. The URL always ends in `/`.
+    pub async fn index_url(&self, flag: Option<&str>, recorded: Option<&str>) -> Result<(Url, Source), PipConfigError> {
         if let Some(text) = flag {
             return Ok((index_url(text, Source::Flag)?, Source::Flag));
         }
-        if let Some(text) = self.environment.as_deref().map(str::trim).filter(|text| !text.is_empty()) {
+        if let Some(text) = recorded {
+            let recorded = index_url(text, Source::Recorded)?;
+            let of_pip = self.configured().await.filter(|of_pip| without_user(of_pip) == recorded);
+            return Ok((of_pip.unwrap_or(recorded), Source::Recorded));
+        }
+        if let Some(text) = self.in_environment() {
             return Ok((index_url(text, Source::Environment)?, Source::Environment));
         }
         let mut last = "none is installed".to_owned();
@@ -110,6 +119,31 @@ impl Pip {
         }
         Err(PipConfigError::NoPip { why: last })
     }
+
+    fn in_environment(&self) -> Option<&str> {
+        self.environment.as_deref().map(str::trim).filter(|text| !text.is_empty())
+    }
+
+    /// The index that pip is configured with, if it is: its URL may have a user and a password.
+    async fn configured(&self) -> Option<Url> {
+        if let Some(text) = self.in_environment() {
+            return index_url(text, Source::Environment).ok();
+        }
+        for command in &self.commands {
+            if let Ok(listing) = answer(command, &["config", "list"], &[]).await {
+                return index_url(&configured_index(&listing)?, Source::Configuration).ok();
+            }
+        }
+        None
+    }
+}
+
+fn without_user(url: &Url) -> Url {
+    let mut url = url.clone();
+    // Both fail only for URLs that cannot have a user.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url
 }
 
 async fn ask_pip(command: &[OsString]) -> Result<(String, Source), String> {
@@ -247,16 +281,39 @@ mod tests {
         );
         let mut asked = Pip::command(pip(&folder, &script));
         asked.environment = Some("https://env.example/simple".to_owned());
-        let (url, source) = asked.index_url(Some("https://flag.example/simple")).await.unwrap();
+        let (url, source) = asked.index_url(Some("https://flag.example/simple"), None).await.unwrap();
         assert_eq!((url.as_str(), source), ("https://flag.example/simple/", Source::Flag));
-        let (url, source) = asked.index_url(None).await.unwrap();
+        let (url, source) = asked.index_url(None, None).await.unwrap();
         assert_eq!((url.as_str(), source), ("https://env.example/simple/", Source::Environment));
         asked.environment = None;
-        let (url, source) = asked.index_url(None).await.unwrap();
+        let (url, source) = asked.index_url(None, None).await.unwrap();
         assert_eq!((url.as_str(), source), ("https://conf.example/simple/", Source::Configuration));
         let bare = format!("case \"$*\" in 'config list') ;; *) cat <<'X'\n{HELP}\nX\n;; esac");
-        let (url, source) = Pip::command(pip(&folder, &bare)).index_url(None).await.unwrap();
+        let (url, source) = Pip::command(pip(&folder, &bare)).index_url(None, None).await.unwrap();
         assert_eq!((url.as_str(), source), ("https://index.example/simple/", Source::PipDefault));
+    }
+
+    #[tokio::test]
+    async fn the_repositorys_own_index_wins_over_pips_and_has_pips_password_where_pips_is_the_same() {
+        let mut asked = Pip::command(vec!["/nonexistent/pip".into()]);
+        let recorded = Some("https://index.example/simple/");
+        for (of_pip, used) in [
+            (None, "https://index.example/simple/"),
+            (Some("https://u:p@index.example/simple"), "https://u:p@index.example/simple/"),
+            (Some("https://u:p@index.example/other"), "https://index.example/simple/"),
+            (Some("http://u:p@index.example/simple"), "https://index.example/simple/"),
+            (Some("https://u:p@evil.example/simple"), "https://index.example/simple/"),
+        ] {
+            asked.environment = of_pip.map(str::to_owned);
+            let (url, source) = asked.index_url(None, recorded).await.unwrap();
+            assert_eq!((url.as_str(), source), (used, Source::Recorded), "{of_pip:?}");
+        }
+        let (url, source) = asked.index_url(Some("https://flag.example/"), recorded).await.unwrap();
+        assert_eq!((url.as_str(), source), ("https://flag.example/", Source::Flag));
+        let folder = tempfile::tempdir().unwrap();
+        let asked = Pip::command(pip(&folder, "echo \"global.index-url='https://u:p@index.example/simple/'\""));
+        let (url, _) = asked.index_url(None, recorded).await.unwrap();
+        assert_eq!(url.as_str(), "https://u:p@index.example/simple/");
     }
 
     #[test]
@@ -278,7 +335,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_pip_one_sentence_asks_for_the_flag() {
-        let error = Pip::command(vec!["/nonexistent/pip".into()]).index_url(None).await.unwrap_err();
+        let error = Pip::command(vec!["/nonexistent/pip".into()]).index_url(None, None).await.unwrap_err();
         assert!(matches!(error, PipConfigError::NoPip { .. }));
         assert!(error.to_string().ends_with("name it with --index-url"), "{error}");
     }
@@ -287,7 +344,7 @@ mod tests {
     async fn a_url_that_is_none_is_refused_without_its_password() {
         let asked = Pip::command(Vec::new());
         for text in ["ftp://u:secret@host/", "index", "data:x", ""] {
-            let error = asked.index_url(Some(text)).await.unwrap_err();
+            let error = asked.index_url(Some(text), None).await.unwrap_err();
             assert!(matches!(error, PipConfigError::BadUrl { .. }), "{text}");
             assert!(!error.to_string().contains("secret"));
         }

@@ -1,24 +1,33 @@
 //! An approval from its request to its report.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use jiff::Timestamp;
 use serde::Serialize;
 use url::Url;
 
 use super::{
-    ApproveError, FileBases, Progress,
-    candidates::{self, Candidates, Wanted},
-    download::{Checked, check_size, download},
+    ApproveError, Excluded, FileBases, Planned, Progress, ProjectRange, Provenance,
+    candidates::{self, Candidates, Place, Wanted},
+    download::{Checked, bring, check_size},
     file_target,
+    kept::Kept,
     pip_config::{Pip, Source},
+    plan, rules,
     stage::Stage,
+    tree,
 };
 use crate::{
-    base::{ByteSize, ChunkHasher, Fault, SharedClock, files},
+    base::{ByteSize, ChunkHasher, Digest, Fault, SharedClock, files},
     index,
     lockfile::{self, Included, Limits, Lock, LockedFile, Pin},
-    repository::{Change, Editor, IndexRecord},
+    repository::{ApprovalRules, Change, Editor, IndexRecord},
     simple::{Page, ProjectName},
     upstream::Client,
 };
@@ -38,8 +47,20 @@ pub struct ApproveRequest {
     pub dir: PathBuf,
     /// Lock files.
     pub locks: Vec<PathBuf>,
-    /// The index; left out, pip is asked which one it uses.
+    /// Folders: of wheels and source distributions or, with `tree`, of any files. What is taken of them is stored.
+    pub folders: Vec<PathBuf>,
+    /// What target paths begin with, where folders hold plain file trees: empty, or a relative path.
+    pub tree: Option<String>,
+    /// Projects, with the versions of them that are wanted, all of whose files are taken.
+    pub projects: Vec<ProjectRange>,
+    /// Rules besides those of the repository.
+    pub rules: ApprovalRules,
+    /// Stage nothing and download nothing: only tell what would be approved.
+    pub dry_run: bool,
+    /// The index; left out, the one that the repository has approved from, else the one that pip uses.
     pub index_url: Option<String>,
+    /// Make `index_url` the repository's own index; a first one is in any case.
+    pub record_index: bool,
     /// How pip is asked.
     pub pip: Pip,
     /// Take digests from the lock and lengths from the index, and download nothing. Then no `.metadata` is signed.
@@ -55,30 +76,62 @@ pub struct ApproveRequest {
     pub clock: SharedClock,
 }
 
-/// What was approved.
-#[derive(Clone, Serialize)]
+impl ApproveRequest {
+    /// A request that names nothing yet.
+    pub fn new(dir: PathBuf, client: Client, clock: SharedClock) -> Self {
+        Self {
+            dir,
+            locks: Vec::new(),
+            folders: Vec::new(),
+            tree: None,
+            projects: Vec::new(),
+            rules: ApprovalRules::default(),
+            dry_run: false,
+            index_url: None,
+            record_index: false,
+            pip: Pip::from_environment(),
+            trust_lock_hash: false,
+            store: false,
+            chunks: None,
+            client,
+            clock,
+        }
+    }
+}
+
+/// What was approved, or would be.
+#[derive(Clone, Default, Serialize)]
 pub struct ApproveReport {
-    /// The index that was asked, with the user and password it may have: to be handed on, never to be shown.
+    /// Whether nothing was staged, because only a plan was wanted.
+    pub dry_run: bool,
+    /// The index that was asked, with the user and password it may have: to be handed on, never to be shown. `None`
+    /// where none was needed.
     #[serde(skip)]
-    pub index: Url,
+    pub index: Option<Url>,
     /// The index that was asked, without a user.
-    pub index_url: String,
+    pub index_url: Option<String>,
     /// Where its URL came from, in words.
-    pub index_from: &'static str,
+    pub index_from: Option<&'static str>,
+    /// The repository's own index after this.
+    pub recorded_index: Option<String>,
     /// The bases that the files' URLs stand behind: `files_url` of a gate's mount, in this order.
     pub file_bases: Vec<String>,
-    /// Projects that the lock files pin.
+    /// Projects that were asked for.
     pub projects: usize,
     /// Files that were approved now, as target paths.
     pub approved: Vec<String>,
-    /// Bytes that were downloaded and hashed.
+    /// What is known of each of them.
+    pub files: Vec<Planned>,
+    /// Bytes that were downloaded or copied, and hashed.
     pub downloaded: u64,
     /// Files that had been approved before.
     pub known: usize,
     /// Files that a lock names and the index does not have.
     pub missing: Vec<Missing>,
-    /// What of the lock files pins nothing, and why.
+    /// What of lock files pins nothing, and what of folders cannot be taken, and why.
     pub left_out: Vec<String>,
+    /// Files that a rule does not let through.
+    pub excluded: Vec<Excluded>,
     /// Wheels whose METADATA is signed too.
     pub metadata: usize,
     /// The staged change, earlier changes that are not published yet among it.
@@ -119,53 +172,189 @@ impl Missing {
     }
 }
 
-/// Approves what lock files pin: stages a signed entry for each file, its METADATA and its project's listing. To take
-/// effect it is to be published.
+/// Approves what lock files pin, folders hold and an index has of projects: stages a signed entry for each file, its
+/// METADATA and its project's listing. To take effect it is to be published.
 ///
 /// # Errors
 /// With one, nothing is staged that was not before. `Refused` ones are alarms: bytes or digests are not what was
-/// locked or approved.
+/// locked, listed or approved; or rules do not let files through.
 pub async fn approve(request: &ApproveRequest, progress: &dyn Progress) -> Result<ApproveReport, ApproveError> {
     let chunks = request.chunks.map(ChunkHasher::new).transpose().map_err(ApproveError::Chunks)?;
+    if let Some(prefix) = &request.tree {
+        return tree::approve(request, prefix, chunks, progress);
+    }
     let locks = request.locks.iter().map(|path| read_lock(path)).collect::<Result<Vec<_>, _>>()?;
     let pins = pins(&locks)?;
     let mut editor = Editor::open(&request.dir)?;
-    let (index, source) = request.pip.index_url(request.index_url.as_deref()).await?;
-    let pages = look_up(request, &index, &pins, progress).await?;
-    let Candidates { wanted, missing } = candidates::find(&pins, &pages, &index)?;
+    let rules = editor.settings().rules.with(&request.rules).ok_or_else(no_project_left)?;
+    let Asked { candidates, pages, index, projects } = ask(request, &editor, &pins, progress).await?;
+    let Candidates { wanted, missing, left_out, mut excluded } = candidates;
     let (new, known) = sort_out(&editor, wanted)?;
-    let mut bases = FileBases::read(editor.settings().index.as_ref().map_or(&[], |record| &record.file_bases));
+    let now = request.clock.now();
+    let new = keep_to_rules(new, known, &rules, &pages, now, &mut excluded)?;
+    let recorded = editor.settings().index.clone();
+    let mut bases = FileBases::read(recorded.as_ref().map_or(&[], |record| &record.file_bases));
     let before = bases.clone();
-    bases.cover(new.iter().map(|wanted| &wanted.url), &links(&pages));
-    let folder = editor.layout().staged_files();
-    let downloads = fetch(request, new, folder, chunks, progress).await?;
-
-    let mut stage = Stage::new(&mut editor, &bases, request.clock.now(), request.store);
-    stage.rebase(&before)?;
-    let mut downloaded = 0;
-    for (wanted, checked) in downloads {
-        downloaded += checked.as_ref().map_or(0, |checked| checked.length);
-        stage.add(&wanted, checked)?;
-    }
-    let (approved, metadata) = stage.finish()?;
-    let index_url = candidates::shown(&index);
-    let file_bases = bases.to_strings();
-    editor.settings_mut().index = Some(IndexRecord { index_url: index_url.clone(), file_bases: file_bases.clone() });
-    let change = editor.save()?;
-    Ok(ApproveReport {
-        index: index.clone(),
-        index_url,
-        index_from: Source::as_str(source),
-        file_bases,
-        projects: pages.len(),
-        approved,
-        downloaded,
+    bases.cover(new.iter().filter_map(url), &links(&pages));
+    // Before the first: nothing is downloaded in vain.
+    new.iter().filter(|wanted| !is_trusted(request, wanted)).try_for_each(check_size)?;
+    let recorded = record(recorded, index.as_ref(), &bases, request.record_index);
+    let left_out = locks.iter().flat_map(|lock| &lock.left_out).map(ToString::to_string).chain(left_out).collect();
+    let mut report = ApproveReport {
+        dry_run: request.dry_run,
+        index_url: index.as_ref().map(|(index, _)| candidates::shown(index)),
+        index_from: index.as_ref().map(|(_, source)| source.as_str()),
+        index: index.map(|(index, _)| index),
+        recorded_index: recorded.as_ref().map(|record| record.index_url.clone()),
+        file_bases: bases.to_strings(),
+        projects,
+        files: new.iter().map(Planned::of).collect::<Result<_, _>>()?,
         known,
         missing,
-        left_out: locks.iter().flat_map(|lock| &lock.left_out).map(ToString::to_string).collect(),
-        metadata,
-        change,
-    })
+        left_out,
+        excluded,
+        ..ApproveReport::default()
+    };
+    if request.dry_run {
+        report.approved = report.files.iter().map(|file| file.path.clone()).collect();
+        report.change = plan::foresee(&editor, &new, |wanted| !is_trusted(request, wanted))?;
+        return Ok(report);
+    }
+    let digests: BTreeSet<String> =
+        new.iter().filter_map(|wanted| wanted.sha256.as_ref()).map(Digest::to_hex).collect();
+    let kept = match new.iter().all(|wanted| is_trusted(request, wanted)) {
+        true => None,
+        false => Some(Kept::open(editor.layout(), &digests)?),
+    };
+    let brought = fetch(request, new, kept.as_ref(), chunks, progress).await?;
+    let mut stage = Stage::new(&mut editor, &bases, kept.as_ref(), now, request.store);
+    stage.rebase(&before)?;
+    for ((wanted, checked), planned) in brought.into_iter().zip(&mut report.files) {
+        if let Some(checked) = &checked {
+            report.downloaded = report.downloaded.saturating_add(checked.length);
+            planned.size = Some(checked.length);
+            planned.sha256 = Some(checked.sha256.to_hex());
+        }
+        stage.add(&wanted, checked)?;
+    }
+    (report.approved, report.metadata) = stage.finish()?;
+    editor.settings_mut().index = recorded;
+    report.change = editor.save()?;
+    if let Some(kept) = kept {
+        kept.clear()?;
+    }
+    Ok(report)
+}
+
+/// What is there of what was asked for.
+struct Asked {
+    candidates: Candidates,
+    pages: BTreeMap<ProjectName, Page>,
+    /// Where an index was asked.
+    index: Option<(Url, Source)>,
+    projects: usize,
+}
+
+/// Looks into folders first; the index is asked only for what they have nothing of.
+async fn ask(
+    request: &ApproveRequest,
+    editor: &Editor,
+    pins: &[(ProjectName, Pin)],
+    progress: &dyn Progress,
+) -> Result<Asked, ApproveError> {
+    let mut candidates = Candidates::default();
+    let all: Vec<&(ProjectName, Pin)> = pins.iter().collect();
+    let mut open = all.clone();
+    for folder in &request.folders {
+        let left = candidates.add_folder(folder, &all)?;
+        open.retain(|pin| left.iter().any(|left| std::ptr::eq(*left, *pin)));
+    }
+    let mut asked: Vec<ProjectName> = open.iter().map(|(project, _)| project.clone()).collect();
+    asked.extend(request.projects.iter().map(|range| range.project.clone()));
+    asked.sort();
+    asked.dedup();
+    let mut found = Asked { candidates, pages: BTreeMap::new(), index: None, projects: 0 };
+    if !asked.is_empty() {
+        let recorded = editor.settings().index.as_ref().map(|record| record.index_url.as_str());
+        let (index, source) = request.pip.index_url(request.index_url.as_deref(), recorded).await?;
+        found.pages = look_up(request, &index, asked, progress).await?;
+        found.candidates.add_pins(&open, &found.pages, &index)?;
+        for range in &request.projects {
+            found.candidates.add_range(range, &found.pages, &index)?;
+        }
+        found.index = Some((index, source));
+    }
+    let named: BTreeSet<&ProjectName> = found.candidates.wanted.keys().map(|(project, _)| project).collect();
+    found.projects = named.len();
+    if named.is_empty() && found.candidates.excluded.is_empty() {
+        let folders: Vec<String> = request.folders.iter().map(|folder| folder.display().to_string()).collect();
+        let what = match folders.is_empty() {
+            true => "nothing is named".to_owned(),
+            false => format!("{} has no wheel or source distribution", folders.join(", ")),
+        };
+        return Err(ApproveError::NothingNamed { what });
+    }
+    Ok(found)
+}
+
+/// What the repository remembers of its index. Another one that was named for this approval alone does not take its
+/// place; its files are behind bases of their own.
+fn record(
+    recorded: Option<IndexRecord>,
+    index: Option<&(Url, Source)>,
+    bases: &FileBases,
+    replace: bool,
+) -> Option<IndexRecord> {
+    let Some((index, _)) = index else { return recorded };
+    let asked = candidates::shown(index);
+    let index_url = recorded.filter(|_| !replace).map_or(asked, |record| record.index_url);
+    Some(IndexRecord { index_url, file_bases: bases.to_strings() })
+}
+
+fn no_project_left() -> ApproveError {
+    ApproveError::Usage(
+        "--only-project names none of the projects that this repository is for; `tufgate repo rules` shows them"
+            .to_owned(),
+    )
+}
+
+/// What the rules let through. Files of a lock that they do not are an error: a lock means all of its files.
+fn keep_to_rules(
+    new: Vec<Wanted>,
+    known: usize,
+    rules: &ApprovalRules,
+    pages: &BTreeMap<ProjectName, Page>,
+    now: Timestamp,
+    excluded: &mut Vec<Excluded>,
+) -> Result<Vec<Wanted>, ApproveError> {
+    let (mut kept, mut broken) = (Vec::new(), Vec::new());
+    for wanted in new {
+        let status = pages.get(&wanted.project).and_then(|page| page.status.as_ref());
+        match rules::judge(rules, &wanted, status, now) {
+            None => kept.push(wanted),
+            Some(why) if wanted.provenance == Provenance::Locked => broken.push(why),
+            Some(why) => excluded.push(why),
+        }
+    }
+    if !broken.is_empty() {
+        return Err(ApproveError::Rules(broken));
+    }
+    if kept.is_empty() && known == 0 && !excluded.is_empty() {
+        return Err(ApproveError::Rules(std::mem::take(excluded)));
+    }
+    Ok(kept)
+}
+
+fn url(wanted: &Wanted) -> Option<&Url> {
+    match &wanted.place {
+        Place::Index(url) => Some(url),
+        Place::Folder(_) => None,
+    }
+}
+
+/// Whether a lock is believed without a download.
+fn is_trusted(request: &ApproveRequest, wanted: &Wanted) -> bool {
+    request.trust_lock_hash && wanted.provenance == Provenance::Locked && !wanted.is_ours()
 }
 
 /// Reads lock files and what they include, and checks that they pin something.
@@ -176,14 +365,14 @@ pub fn read_locks(paths: &[PathBuf]) -> Result<Vec<Lock>, ApproveError> {
 }
 
 /// Reads a lock file and what it includes.
-fn read_lock(path: &std::path::Path) -> Result<Lock, ApproveError> {
+fn read_lock(path: &Path) -> Result<Lock, ApproveError> {
     let limits = Limits::default();
     let bytes = files::read_named(path, limits.file_max).map_err(ApproveError::LockFile)?;
     let mut include = |from: &str, included: &str| {
         if included.contains("://") {
             return Err("only files of this machine are included".to_owned());
         }
-        let folder = std::path::Path::new(from).parent().unwrap_or_else(|| std::path::Path::new("."));
+        let folder = Path::new(from).parent().unwrap_or_else(|| Path::new("."));
         let path = folder.join(included);
         let bytes = files::read_named(&path, limits.file_max).map_err(|error| error.source.to_string())?;
         Ok(Included { name: path.to_string_lossy().into_owned(), bytes })
@@ -196,7 +385,7 @@ fn pins(locks: &[Lock]) -> Result<Vec<(ProjectName, Pin)>, ApproveError> {
     for pin in locks.iter().flat_map(|lock| &lock.pins) {
         pins.push((ProjectName::parse(pin.project.as_ref())?, pin.clone()));
     }
-    if !pins.is_empty() {
+    if !pins.is_empty() || locks.is_empty() {
         return Ok(pins);
     }
     let files: Vec<&str> = locks.iter().map(|lock| lock.file.as_str()).collect();
@@ -204,16 +393,13 @@ fn pins(locks: &[Lock]) -> Result<Vec<(ProjectName, Pin)>, ApproveError> {
     Err(ApproveError::NothingPinned { files: files.join(", "), hint: hint.unwrap_or_default() })
 }
 
-/// The pages of all pinned projects; one that the index does not have is left out.
+/// The pages of projects; one that the index does not have is left out.
 async fn look_up(
     request: &ApproveRequest,
     index: &Url,
-    pins: &[(ProjectName, Pin)],
+    projects: Vec<ProjectName>,
     progress: &dyn Progress,
 ) -> Result<BTreeMap<ProjectName, Page>, ApproveError> {
-    let mut projects: Vec<ProjectName> = pins.iter().map(|(project, _)| project.clone()).collect();
-    projects.sort();
-    projects.dedup();
     progress.looking_up(projects.len());
     let look_up = |project: ProjectName| async move {
         let found =
@@ -244,11 +430,12 @@ fn sort_out(
             continue;
         };
         let digest = signed.hashes.digests().ok().and_then(|digests| digests.sha256().cloned());
-        if digest.as_ref() != Some(&wanted.sha256) {
+        if let Some(found) = wanted.sha256.as_ref().filter(|found| digest.as_ref() != Some(found)) {
             return Err(ApproveError::Changed {
                 path: path.to_string(),
                 approved: digest.map_or_else(|| "no sha256".to_owned(), |digest| digest.to_string()),
-                locked: wanted.sha256.to_string(),
+                words: wanted.digest_words(),
+                found: found.to_string(),
             });
         }
         known += 1;
@@ -260,26 +447,24 @@ fn links(pages: &BTreeMap<ProjectName, Page>) -> Vec<Url> {
     pages.values().flat_map(|page| &page.files).filter_map(|file| Url::parse(&file.url).ok()).collect()
 }
 
-/// Downloads and checks all files, or none of them where the lock is to be trusted.
+/// Brings all files here and checks them, but for those of a lock that is believed. `kept` is there where one is not.
 async fn fetch(
     request: &ApproveRequest,
     new: Vec<Wanted>,
-    folder: PathBuf,
+    kept: Option<&Kept>,
     chunks: Option<ChunkHasher>,
     progress: &dyn Progress,
 ) -> Result<Vec<(Wanted, Option<Checked>)>, ApproveError> {
-    if request.trust_lock_hash {
-        return Ok(new.into_iter().map(|wanted| (wanted, None)).collect());
-    }
-    // All before the first: nothing is downloaded in vain.
-    new.iter().try_for_each(check_size)?;
-    progress.downloading(new.len(), new.iter().filter_map(|wanted| wanted.size).sum());
-    let folder = Arc::new(folder);
+    let brought = new.iter().filter(|wanted| !is_trusted(request, wanted));
+    progress.downloading(brought.clone().count(), brought.filter_map(|wanted| wanted.size).sum());
     let fetch = |wanted: Wanted| {
-        let (folder, chunks) = (Arc::clone(&folder), chunks.clone());
+        let chunks = chunks.clone();
         async move {
-            let checked = download(&request.client, &wanted, &folder, chunks, progress).await?;
-            Ok((wanted, Some(checked)))
+            let checked = match kept.filter(|_| !is_trusted(request, &wanted)) {
+                Some(kept) => Some(bring(&request.client, &wanted, kept, chunks, progress).await?),
+                None => None,
+            };
+            Ok((wanted, checked))
         }
     };
     stream::iter(new.into_iter().map(fetch)).buffered(DOWNLOADS_AT_ONCE).try_collect().await

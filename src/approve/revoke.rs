@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{
     ApproveError, file_target, metadata_target,
     stage::{listed_projects, put_listing, read_listing},
+    tree,
 };
 use crate::{
     repository::{Change, Editor},
@@ -32,10 +33,12 @@ enum Selection {
     Version(ProjectName, Version),
     /// All files of a project.
     Project(ProjectName),
+    /// One target, or with a slash at its end all targets below: of plain file trees, and files of projects.
+    Path(String),
 }
 
-/// Takes back what `what` names: a project, `PROJECT==VERSION` or the name of a file. To take effect it is to be
-/// published.
+/// Takes back what `what` names: a project, `PROJECT==VERSION`, the name of a file, or a target path. To take effect it
+/// is to be published.
 pub fn revoke(dir: &Path, what: &str) -> Result<RevokeReport, ApproveError> {
     let nothing = || ApproveError::NothingToRevoke { what: what.chars().take(100).collect() };
     let selection = Selection::parse(what).ok_or_else(nothing)?;
@@ -58,6 +61,12 @@ pub fn revoke(dir: &Path, what: &str) -> Result<RevokeReport, ApproveError> {
         }
         put_listing(&mut editor, project, kept)?;
     }
+    if let Selection::Path(named) = &selection {
+        for path in editor.paths()?.into_iter().filter(|path| covers(named, path.as_str()) && tree::is_free(path)) {
+            editor.remove_target(&path)?;
+            revoked.push(path.to_string());
+        }
+    }
     if revoked.is_empty() {
         return Err(nothing());
     }
@@ -67,6 +76,9 @@ pub fn revoke(dir: &Path, what: &str) -> Result<RevokeReport, ApproveError> {
 
 impl Selection {
     fn parse(what: &str) -> Option<Self> {
+        if what.contains('/') {
+            return Some(Self::Path(what.to_owned()));
+        }
         if let Some((project, version)) = what.split_once("==") {
             let project = ProjectName::parse(project.trim()).ok()?;
             return Some(Self::Version(project, Version::from_str(version.trim()).ok()?));
@@ -81,6 +93,7 @@ impl Selection {
         match self {
             Self::File(filename) => Distribution::parse(filename).is_ok_and(|found| found.of(project).is_some()),
             Self::Version(named, _) | Self::Project(named) => named == project,
+            Self::Path(path) => path.split('/').next() == Some(project.as_str()),
         }
     }
 
@@ -88,10 +101,16 @@ impl Selection {
         match self {
             Self::File(filename) => file.filename == *filename,
             Self::Project(_) => true,
+            Self::Path(path) => covers(path, &format!("{project}/{}", file.filename)),
             Self::Version(_, version) => Distribution::parse(&file.filename)
                 .is_ok_and(|found| found.of(project).is_some_and(|candidate| candidate.version == *version)),
         }
     }
+}
+
+/// Whether a target is the one that is named, or lies below it.
+fn covers(named: &str, path: &str) -> bool {
+    path == named || (named.ends_with('/') && path.starts_with(named))
 }
 
 #[cfg(test)]
@@ -106,7 +125,10 @@ mod tests {
         assert_eq!(Selection::parse("foo.bar==1.0.0"), Some(Selection::Version(project, version)));
         let wheel = "foo_bar-1.0-py3-none-any.whl";
         assert_eq!(Selection::parse(wheel), Some(Selection::File(wheel.to_owned())));
-        for nothing in ["", "../x", "foo==", "a b"] {
+        assert_eq!(Selection::parse("debs/a"), Some(Selection::Path("debs/a".to_owned())));
+        assert!(covers("debs/", "debs/a") && covers("debs/a", "debs/a"));
+        assert!(!covers("debs", "debs/a") && !covers("debs/a", "debs/ab") && !covers("debs/", "debs"));
+        for nothing in ["", "..x", "foo==", "a b"] {
             assert_eq!(Selection::parse(nothing), None, "{nothing}");
         }
     }

@@ -4,24 +4,34 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
 use super::{
-    ApproveError, DigestSource, FileBases, Provenance, Record, candidates::Wanted, download::Checked, file_target,
-    listing_target, metadata_target,
+    ApproveError, DigestSource, FileBases, Record,
+    candidates::{Place, Wanted},
+    download::Checked,
+    file_target,
+    kept::Kept,
+    listing_target, metadata_target, wheel,
 };
 use crate::{
     base::{Digest, Digests},
     repository::{Editor, StoredContent},
-    simple::{ListedFile, ListedMetadata, Listing, ProjectName},
+    simple::{FilePath, ListedFile, ListedMetadata, Listing, ProjectName, STORED},
     tuf::{
-        Chunks,
+        Chunks, TargetPath,
         schema::{TargetFile, format_expires},
     },
 };
+
+/// What stands for itself in the path of a URL.
+const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'+').remove(b'!');
 
 /// The listings of all projects that change, and the editor that they go to.
 pub(super) struct Stage<'a> {
     editor: &'a mut Editor,
     bases: &'a FileBases,
+    kept: Option<&'a Kept>,
     now: Timestamp,
     store: bool,
     listings: BTreeMap<ProjectName, Vec<ListedFile>>,
@@ -30,8 +40,15 @@ pub(super) struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    pub(super) fn new(editor: &'a mut Editor, bases: &'a FileBases, now: Timestamp, store: bool) -> Self {
-        Self { editor, bases, now, store, listings: BTreeMap::new(), approved: Vec::new(), metadata: 0 }
+    /// `kept` has the contents of what was checked.
+    pub(super) fn new(
+        editor: &'a mut Editor,
+        bases: &'a FileBases,
+        kept: Option<&'a Kept>,
+        now: Timestamp,
+        store: bool,
+    ) -> Self {
+        Self { editor, bases, kept, now, store, listings: BTreeMap::new(), approved: Vec::new(), metadata: 0 }
     }
 
     /// Where a base became shorter, all listings say anew where their files are.
@@ -42,7 +59,7 @@ impl<'a> Stage<'a> {
         }
         for project in listed_projects(self.editor)? {
             let bases = self.bases;
-            for file in self.listing(&project)? {
+            for file in self.listing(&project)?.iter_mut().filter(|file| file.base != STORED) {
                 let link = |why: &str| ApproveError::Link { filename: file.filename.clone(), why: why.to_owned() };
                 let url = before.join(file.base, &file.path).ok_or_else(|| link("its file base is unknown"))?;
                 (file.base, file.path) = bases.split(&url).map_err(|why| link(&why))?;
@@ -56,12 +73,21 @@ impl<'a> Stage<'a> {
         let Wanted { project, file, .. } = wanted;
         let filename = &file.filename;
         let link = |why: String| ApproveError::Link { filename: filename.clone(), why };
-        let (base, path) = self.bases.split(&wanted.url).map_err(link)?;
-        let digests = only(&wanted.sha256);
-        let length = match (&checked, wanted.size) {
-            (Some(checked), _) => checked.length,
-            (None, Some(size)) => size,
-            (None, None) => return Err(ApproveError::NoLength { filename: filename.clone() }),
+        let (base, path) = match &wanted.place {
+            Place::Index(url) => self.bases.split(url).map_err(link)?,
+            Place::Folder(_) => {
+                let path = FilePath::new(&utf8_percent_encode(filename, PATH).to_string());
+                (STORED, path.map_err(|error| link(error.to_string()))?)
+            }
+        };
+        let (length, digests) = match (&checked, wanted.size, &wanted.sha256) {
+            (Some(checked), ..) => (checked.length, only(&checked.sha256)),
+            (None, Some(size), Some(sha256)) => (size, only(sha256)),
+            (None, ..) => return Err(ApproveError::NoLength { filename: filename.clone() }),
+        };
+        let requires_python = match (&wanted.place, checked.as_ref().and_then(|checked| checked.metadata.as_ref())) {
+            (Place::Folder(_), Some(metadata)) => wheel::requires_python(metadata),
+            _ => file.requires_python.clone(),
         };
         let core_metadata = self.file_targets(wanted, checked, length, &digests)?;
         let listed = ListedFile {
@@ -71,7 +97,7 @@ impl<'a> Stage<'a> {
             digests,
             size: length,
             core_metadata,
-            requires_python: file.requires_python.clone(),
+            requires_python,
             yanked: file.yanked.clone(),
             upload_time: file.upload_time,
         };
@@ -98,9 +124,13 @@ impl<'a> Stage<'a> {
     ) -> Result<Option<ListedMetadata>, ApproveError> {
         let (project, filename) = (&wanted.project, &wanted.file.filename);
         let path = file_target(project, filename)?;
-        let digest = if checked.is_some() { DigestSource::Downloaded } else { DigestSource::Lock };
+        let digest = match (&checked, &wanted.place) {
+            (None, _) => DigestSource::Lock,
+            (Some(_), Place::Index(_)) => DigestSource::Downloaded,
+            (Some(_), Place::Folder(_)) => DigestSource::Folder,
+        };
         let record = Record {
-            provenance: Provenance::Locked,
+            provenance: wanted.provenance,
             digest,
             approved: format_expires(self.now),
             from: wanted.from.clone(),
@@ -113,9 +143,8 @@ impl<'a> Stage<'a> {
         }
         signed.custom = Some(custom);
         let metadata = match checked {
-            Some(mut checked) if self.store => {
-                let content = StoredContent::File(&mut checked.content);
-                self.editor.store_target(path, content, signed.custom)?;
+            Some(checked) if self.store || wanted.is_ours() => {
+                self.store(path, &checked, filename, signed.custom)?;
                 checked.metadata
             }
             checked => {
@@ -128,6 +157,24 @@ impl<'a> Stage<'a> {
         let target = metadata_target(project, filename)?;
         self.editor.store_target(target, StoredContent::Bytes(&metadata), None)?;
         Ok(Some(ListedMetadata { sha256: Digest::sha256(&metadata), size: Some(metadata.len() as u64) }))
+    }
+
+    /// Stores what was checked and kept, and signs it.
+    fn store(
+        &mut self,
+        path: TargetPath,
+        checked: &Checked,
+        filename: &str,
+        custom: Option<serde_json::Value>,
+    ) -> Result<(), ApproveError> {
+        let temporary = |source| ApproveError::Temporary { filename: filename.to_owned(), source };
+        let lost = || temporary(std::io::Error::other("it was changed or removed by somebody else"));
+        let mut content =
+            self.kept.and_then(|kept| kept.find(&checked.sha256).transpose()).ok_or_else(lost)?.map_err(temporary)?;
+        let stored = self.editor.store_target(path, StoredContent::File(&mut content), custom)?;
+        let digests = stored.hashes.digests().ok();
+        let same = digests.is_some_and(|digests| digests.sha256() == Some(&checked.sha256));
+        if same { Ok(()) } else { Err(lost()) }
     }
 
     fn listing(&mut self, project: &ProjectName) -> Result<&mut Vec<ListedFile>, ApproveError> {

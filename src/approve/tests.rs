@@ -150,16 +150,12 @@ impl World {
 
     fn request(&self) -> ApproveRequest {
         let settings = Settings { retries: 0, ..Settings::default() };
+        let client = Client::new(&settings, &Environment::new([])).unwrap();
         ApproveRequest {
-            dir: self.dir(),
             locks: vec![self.folder.path().join("requirements.txt")],
             index_url: Some(self.server.url("simple").to_string()),
             pip: Pip::command(Vec::new()),
-            trust_lock_hash: false,
-            store: false,
-            chunks: None,
-            client: Client::new(&settings, &Environment::new([])).unwrap(),
-            clock: SystemClock::shared(),
+            ..ApproveRequest::new(self.dir(), client, SystemClock::shared())
         }
     }
 
@@ -172,6 +168,8 @@ impl World {
         let before = contents(&self.dir());
         let error = self.approve().await.unwrap_err();
         drop(Editor::open(&self.dir()).unwrap());
+        // What was downloaded waits for the next try, and is nothing that is staged.
+        let _ = fs::remove_dir_all(self.dir().join(".downloads"));
         assert_eq!(contents(&self.dir()), before, "{error}");
         error
     }

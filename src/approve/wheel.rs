@@ -26,6 +26,8 @@ const ENTRIES_MAX: usize = 200_000;
 const READ_MAX: ByteSize = ByteSize::mib(40);
 /// The most lines that are searched for `Name` and `Version`.
 const HEADER_LINES_MAX: usize = 10_000;
+/// The longest `Requires-Python`, in bytes.
+const REQUIRES_PYTHON_MAX: usize = 1000;
 /// The flag of a local header whose check sum and sizes follow the data.
 const DATA_DESCRIPTOR: u8 = 1 << 3;
 const LOCAL_HEADER: [u8; 4] = *b"PK\x03\x04";
@@ -116,6 +118,13 @@ pub fn metadata<R: Read + Seek>(mut wheel: R, project: &ProjectName, version: &V
     check_local_header(&mut wheel, &listed, &path)?;
     check_fields(&bytes, project, version)?;
     Ok(bytes)
+}
+
+/// The `Requires-Python` of METADATA; `None` where there is none, or more than one.
+pub(super) fn requires_python(metadata: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(metadata);
+    let value = field(&text, "requires-python").filter(|value| !value.is_empty())?;
+    (value.len() <= REQUIRES_PYTHON_MAX && !value.chars().any(char::is_control)).then(|| value.to_owned())
 }
 
 /// A reader that fails once so many bytes were read.

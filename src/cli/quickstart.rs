@@ -89,7 +89,8 @@ impl Quickstart {
         let locks = approve::read_locks(&self.locks).map_err(|error| approve_failure(&error))?;
         self.check_addresses()?;
         let pip = Pip::from_environment();
-        let index = pip.index_url(self.index_url.as_deref()).await;
+        let recorded = self.recorded();
+        let index = pip.index_url(self.index_url.as_deref(), recorded.as_deref()).await;
         let (index, from) = index.map_err(|error| approve_failure(&error.into()))?;
         let dir = self.folder()?;
         let index = self.not_ourselves(&dir, index)?;
@@ -149,8 +150,7 @@ impl Quickstart {
         if !ours.contains(&place) {
             return Ok(index);
         }
-        let recorded = Layout::open(dir).and_then(|layout| layout.settings()).ok().and_then(|settings| settings.index);
-        let recorded = recorded.and_then(|record| Url::parse(&record.index_url).ok());
+        let recorded = recorded_index(dir).and_then(|recorded| Url::parse(&recorded).ok());
         recorded.ok_or_else(|| {
             Failure::usage(format!("{index} is this gate itself: name the index behind it with --index-url"))
         })
@@ -169,15 +169,15 @@ impl Quickstart {
         Ok(Config::load_with(&path, &overrides)?)
     }
 
+    /// The index that the repository has approved from, where there is one already. It is believed once the folder is
+    /// known to be ours, before anything is asked of it.
+    fn recorded(&self) -> Option<String> {
+        recorded_index(&self.place().ok()?)
+    }
+
     /// The folder: ours alone, or refused. A clone or an archive of somebody else may carry one.
     fn folder(&self) -> Result<PathBuf, Failure> {
-        let dir = match &self.dir {
-            Some(dir) => dir.clone(),
-            None => directories::ProjectDirs::from("", "", "tufgate")
-                .map(|dirs| dirs.data_dir().to_owned())
-                .ok_or_else(|| Failure::usage("there is no home folder to put the repository in: use --dir"))?,
-        };
-        let dir = std::path::absolute(&dir).map_err(|error| Failure::usage(format!("{}: {error}", dir.display())))?;
+        let dir = self.place()?;
         match fs::symlink_metadata(&dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(Failure::failed(format!("cannot use {}: {error}", dir.display()))),
@@ -187,18 +187,26 @@ impl Quickstart {
         Ok(dir)
     }
 
+    /// Where the folder is, or is to be.
+    fn place(&self) -> Result<PathBuf, Failure> {
+        let dir = match &self.dir {
+            Some(dir) => dir.clone(),
+            None => directories::ProjectDirs::from("", "", "tufgate")
+                .map(|dirs| dirs.data_dir().to_owned())
+                .ok_or_else(|| Failure::usage("there is no home folder to put the repository in: use --dir"))?,
+        };
+        std::path::absolute(&dir).map_err(|error| Failure::usage(format!("{}: {error}", dir.display())))
+    }
+
     async fn approve(&self, dir: &Path, index: &Url) -> Result<ApproveReport, ApproveError> {
         let settings = Settings { ca_file: self.ca_file.clone(), ..Settings::default() };
+        let client = Client::new(&settings, &Environment::of_process()).map_err(ApproveError::Upstream)?;
         let request = ApproveRequest {
-            dir: dir.to_owned(),
             locks: self.locks.clone(),
             index_url: Some(index.to_string()),
-            pip: Pip::from_environment(),
-            trust_lock_hash: false,
-            store: false,
-            chunks: None,
-            client: Client::new(&settings, &Environment::of_process()).map_err(ApproveError::Upstream)?,
-            clock: SystemClock::shared(),
+            // The gate's configuration is written anew for it.
+            record_index: true,
+            ..ApproveRequest::new(dir.to_owned(), client, SystemClock::shared())
         };
         let progress = Bars::new();
         let report = approve::approve(&request, &progress).await;
@@ -223,7 +231,8 @@ impl Quickstart {
     }
 
     fn write_config(&self, dir: &Path, report: &ApproveReport) -> Result<Config, Failure> {
-        let credential = write_credential(dir, &report.index)?;
+        let credential =
+            report.index.as_ref().map_or_else(|| Ok(String::new()), |index| write_credential(dir, index))?;
         let text = self.config_text(dir, report, &credential)?;
         let path = dir.join(CONFIG);
         files::write_atomic(&path, text.as_bytes(), Mode::Private)
@@ -264,7 +273,7 @@ impl Quickstart {
             root = quoted(&layout.anchor().to_string_lossy()),
             metadata = folder(layout.metadata())?,
             targets = folder(layout.targets())?,
-            index = quoted(&report.index_url),
+            index = quoted(report.index_url.as_deref().unwrap_or_default()),
             files = bases.join(", "),
         ))
     }
@@ -296,6 +305,11 @@ impl Quickstart {
         }
         served
     }
+}
+
+/// The index that a repository has approved from.
+fn recorded_index(dir: &Path) -> Option<String> {
+    Some(Layout::open(dir).ok()?.settings().ok()?.index?.index_url)
 }
 
 /// The user and password of the index's URL, as pip's configuration may have them, for the gate: the password in a file
@@ -410,7 +424,7 @@ fn is_free(listen: SocketAddr) -> Result<(), Failure> {
 }
 
 fn summary(report: &ApproveReport, from: Source) -> String {
-    let index = format!("index {} (from {})", report.index_url, from.as_str());
+    let index = format!("index {} (from {})", report.index_url.as_deref().unwrap_or("none"), from.as_str());
     if report.approved.is_empty() {
         return format!("{} file(s) of {} project(s) are signed already; {index}", report.known, report.projects);
     }

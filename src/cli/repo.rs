@@ -2,14 +2,16 @@
 
 mod approve;
 mod init;
+mod progress;
 mod roles;
+mod rules;
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use tokio_util::sync::CancellationToken;
 
-pub(super) use approve::{Bars, print_left_out};
+pub(super) use {approve::print_left_out, progress::Bars};
 
 use super::{Exit, Failure, block_on, print_json, print_line, secrets::SecretFiles, serve::stop_on_signals};
 use crate::{
@@ -32,8 +34,11 @@ pub struct Repo {
 enum Command {
     /// Make a repository: keys for root, targets and the online roles, and a first, empty publication
     Init(init::Init),
-    /// Stage what lock files pin: look it up in the index, download, hash, and sign it with the next publication
+    /// Stage what lock files pin, folders hold and an index has of projects: look up, download, hash, and sign it with the
+    /// next publication
     Approve(approve::Approve),
+    /// Show and set the rules that every approval must keep to
+    Rules(rules::Rules),
     /// Stage the removal of what was approved
     Revoke(Revoke),
     /// Stage a delegation: to a role that signs some paths with keys of its own, or to hashed bins
@@ -56,7 +61,7 @@ enum Command {
 struct Revoke {
     /// The repository's folder
     dir: PathBuf,
-    /// A project, PROJECT==VERSION, or the name of a file
+    /// A project, PROJECT==VERSION, the name of a file, or a target path; with a slash at its end all targets below
     what: String,
     /// Print what was revoked as JSON
     #[arg(long)]
@@ -99,6 +104,7 @@ impl Repo {
         match self.command {
             Command::Init(command) => command.run(),
             Command::Approve(command) => command.run(),
+            Command::Rules(command) => command.run(),
             Command::Revoke(command) => command.run(),
             Command::Delegate(command) => command.run(),
             Command::Rotate(command) => command.run(),
@@ -235,6 +241,9 @@ fn print_status(status: &RepositoryStatus) -> Result<(), Failure> {
     if let Some(index) = &status.settings.index {
         print_line(&format!("index          {}", index.index_url))?;
         print_line(&format!("files behind   {}", index.file_bases.join(", ")))?;
+    }
+    if !status.settings.rules.is_empty() {
+        print_line(&format!("rules          {}", rules::words(&status.settings.rules)))?;
     }
     for role in &status.roles {
         let here = role.keys.iter().filter(|key| key.at_hand).count();

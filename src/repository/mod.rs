@@ -32,7 +32,7 @@ pub use keys::{FileKey, KeySource, PublicPart, SecretFile, Secrets, Signer};
 pub use layout::{InitOptions, Initialised, Layout, holds_only_init, init};
 pub use online::{OnlineReport, refresh, serve_timestamps};
 pub use publish::{Publication, publish};
-pub use settings::{IndexRecord, Lifetimes, RepositorySettings};
+pub use settings::{ApprovalRules, IndexRecord, Lifetimes, RepositorySettings};
 pub use signing::Awaited;
 pub use status::{KeyStatus, RepositoryStatus, RoleStatus, status};
 

@@ -1,9 +1,11 @@
 //! What a repository remembers about itself: its format, how long its roles live, which index it approves from.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::RepositoryError;
-use crate::base::Span;
+use crate::{base::Span, simple::ProjectName};
 
 /// The newest format of the folder that this version reads and the one it writes.
 pub const FORMAT: u64 = 1;
@@ -21,12 +23,15 @@ pub struct RepositorySettings {
     /// The index that approvals came from, once there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<IndexRecord>,
+    /// What an approval must keep to, whoever approves.
+    #[serde(default, skip_serializing_if = "ApprovalRules::is_empty")]
+    pub rules: ApprovalRules,
 }
 
 impl RepositorySettings {
     /// Settings of a new repository.
     pub fn new(expires_after: Lifetimes) -> Self {
-        Self { format: FORMAT, expires_after, index: None }
+        Self { format: FORMAT, expires_after, index: None, rules: ApprovalRules::default() }
     }
 }
 
@@ -76,6 +81,62 @@ pub struct IndexRecord {
     pub file_bases: Vec<String>,
 }
 
+/// What an approval must keep to. The rules of a repository hold for all who approve; an approval may be stricter.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApprovalRules {
+    /// How long a file must have been in the index.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_age: Option<Span>,
+    /// Wheels alone: what runs no code when it is installed.
+    #[serde(skip_serializing_if = "is_false")]
+    pub only_wheels: bool,
+    /// No file that the index says was yanked (PEP 592).
+    #[serde(skip_serializing_if = "is_false")]
+    pub no_yanked: bool,
+    /// No file of a project that the index has quarantined (PEP 792).
+    #[serde(skip_serializing_if = "is_false")]
+    pub no_quarantined: bool,
+    /// These projects alone; empty: all.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub only_projects: BTreeSet<ProjectName>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde asks for")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+impl ApprovalRules {
+    /// Whether everything is allowed.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// These rules and the `other` ones together: what is approved keeps to both. `None` where they leave no project.
+    #[must_use]
+    pub fn with(&self, other: &Self) -> Option<Self> {
+        let only_projects: BTreeSet<ProjectName> = match (&self.only_projects, &other.only_projects) {
+            (ours, theirs) if theirs.is_empty() => ours.clone(),
+            (ours, theirs) if ours.is_empty() => theirs.clone(),
+            (ours, theirs) => {
+                let both: BTreeSet<ProjectName> = ours.intersection(theirs).cloned().collect();
+                if both.is_empty() {
+                    return None;
+                }
+                both
+            }
+        };
+        Some(Self {
+            min_age: self.min_age.max(other.min_age),
+            only_wheels: self.only_wheels || other.only_wheels,
+            no_yanked: self.no_yanked || other.no_yanked,
+            no_quarantined: self.no_quarantined || other.no_quarantined,
+            only_projects,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,5 +155,40 @@ mod tests {
             assert!(matches!(lifetimes.check(), Err(RepositoryError::Lifetime { role: "timestamp", .. })));
         }
         assert!(Lifetimes::default().check().is_ok());
+    }
+
+    #[test]
+    fn rules_together_are_never_looser_than_one_of_them() {
+        let names = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect();
+        let ours = ApprovalRules {
+            min_age: Some(Span::days(7)),
+            only_wheels: true,
+            only_projects: names(&["a", "b"]),
+            ..ApprovalRules::default()
+        };
+        let theirs = ApprovalRules {
+            min_age: Some(Span::days(1)),
+            no_yanked: true,
+            only_projects: names(&["b", "c"]),
+            ..ApprovalRules::default()
+        };
+        let both = ours.with(&theirs).unwrap();
+        assert_eq!(both, theirs.with(&ours).unwrap());
+        assert_eq!((both.min_age, both.only_wheels, both.no_yanked), (Some(Span::days(7)), true, true));
+        assert_eq!(both.only_projects, names(&["b"]));
+        assert_eq!(ours.with(&ApprovalRules::default()), Some(ours.clone()));
+        let elsewhere = ApprovalRules { only_projects: names(&["c"]), ..ApprovalRules::default() };
+        assert_eq!(ours.with(&elsewhere), None, "no project is left, which is not the same as all");
+    }
+
+    #[test]
+    fn settings_of_before_have_no_rules_and_rules_that_are_not_known_are_not_ignored() {
+        let settings = RepositorySettings::new(Lifetimes::default());
+        let json = serde_json::to_value(&settings).unwrap();
+        assert!(json.get("rules").is_none());
+        assert_eq!(serde_json::from_value::<RepositorySettings>(json.clone()).unwrap(), settings);
+        let mut later = json;
+        later["rules"] = serde_json::json!({ "only_signed_by_two": true });
+        assert!(serde_json::from_value::<RepositorySettings>(later).is_err());
     }
 }

@@ -9,7 +9,11 @@ use super::{FilePath, Page, PathError, ProjectName};
 /// The most file bases of one mount.
 const BASES_MAX: usize = 64;
 
-/// The places that files may come from. The first is served under `packages/`, the n-th under `packages.{n}/`.
+/// The base of files that the repository itself stores: they are served under `stored/`, and come from no upstream.
+pub const STORED: u16 = u16::MAX;
+
+/// The places that files may come from. The first is served under `packages/`, the n-th under `packages.{n}/`, what the
+/// repository stores itself under `stored/` ([`STORED`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FileBases(Vec<Url>);
 
@@ -138,6 +142,7 @@ impl FileBases {
     pub fn folder(base: usize) -> String {
         match base {
             0 => "packages".to_owned(),
+            n if n == usize::from(STORED) => "stored".to_owned(),
             n => format!("packages.{}", n.saturating_add(1)),
         }
     }
@@ -145,7 +150,7 @@ impl FileBases {
     /// The base whose folder has that name; where there are no bases at all, files come from the repository itself and
     /// `packages` is base 0.
     pub fn of_folder(&self, folder: &str) -> Option<usize> {
-        (0..self.0.len().max(1)).find(|base| Self::folder(*base) == folder)
+        (0..self.0.len().max(1)).chain([usize::from(STORED)]).find(|base| Self::folder(*base) == folder)
     }
 }
 

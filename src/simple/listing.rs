@@ -1,7 +1,7 @@
 //! The signed listing of a project: the target that makes its page independent of any index (`docs/adr`).
 //!
 //! The shape is that of the JSON Simple API. Two private members are added: `_file-base`, the position of the file base
-//! that `url` is relative to (0 when left out), and `_core-metadata-size`, the length of the metadata in bytes.
+//! that `url` is relative to (0 when left out; 65535: the repository stores the file itself), and `_core-metadata-size`, the length of the metadata in bytes.
 
 use jiff::Timestamp;
 use serde::Deserialize;

@@ -16,7 +16,7 @@ pub mod path;
 mod target;
 
 pub use accept::{Format, negotiate};
-pub use bases::{BasesError, FileBases, LinkError, Located};
+pub use bases::{BasesError, FileBases, LinkError, Located, STORED};
 pub use filename::{Candidate, Distribution, DistributionKind, FilenameError};
 pub use listing::{ListedFile, ListedMetadata, Listing, ListingError};
 pub use name::{NameError, ProjectName};
