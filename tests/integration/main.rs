@@ -3,6 +3,7 @@
 
 mod harness;
 
+mod approve;
 mod attacks;
 mod bodies;
 mod ceremony;
