@@ -101,8 +101,7 @@ impl Candidates {
             if let (None, Some(pin)) = (locked, of_this.first()) {
                 return Err(ApproveError::OtherDigest {
                     place: format!("the folder {}", base_name(folder)),
-                    project: candidate.project,
-                    version: candidate.version.to_string(),
+                    pin: format!("{} {}", candidate.project, candidate.version),
                     filename: file.filename().to_owned(),
                     found: sha256.to_string(),
                     at: pin.at.to_string(),
@@ -277,8 +276,7 @@ fn sha256(file: &File) -> Option<&Digest> {
 fn other_digest(project: &ProjectName, pin: &Pin, file: &File) -> ApproveError {
     ApproveError::OtherDigest {
         place: "the index".to_owned(),
-        project: project.clone(),
-        version: pin.version.to_string(),
+        pin: format!("{project} {}", pin.version),
         filename: file.filename.clone(),
         found: sha256(file).map_or_else(|| "no sha256 digest".to_owned(), ToString::to_string),
         at: pin.at.to_string(),

@@ -118,16 +118,14 @@ pub enum ApproveError {
     },
     /// The index or a folder has the pinned version, but other files than were locked.
     #[error(
-        "ALARM: {place} has {filename} with {found}, {at} locks {project} {version} with other digests; do not \
+        "ALARM: {place} has {filename} with {found}, {at} locks {pin} with other digests; do not \
          install it before you know why"
     )]
     OtherDigest {
         /// The index, or which folder.
         place: String,
-        /// The project.
-        project: ProjectName,
-        /// The version.
-        version: String,
+        /// The project and the version.
+        pin: String,
         /// A file of it.
         filename: String,
         /// The digest that it has there.
