@@ -1,7 +1,8 @@
 //! Where an approval came from, as it stands signed in the `custom` of each approved file.
 //!
 //! ```json
-//! {"tufgate": {"provenance": "locked", "digest": "downloaded", "approved": "2026-01-31T12:00:00Z", "from": "uv.lock"}}
+//! {"tufgate": {"provenance": "locked", "digest": "downloaded", "approved": "2026-01-31T12:00:00Z", "from": "uv.lock",
+//!              "by": "alice"}}
 //! ```
 //! Other clients ignore it.
 
@@ -43,6 +44,9 @@ pub struct Record {
     pub approved: String,
     /// The name of the lock file or folder, without its folders, or the project and versions that were asked for.
     pub from: String,
+    /// Who approved it, as they called themselves. Public, as all that is signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
 }
 
 impl Record {
@@ -68,6 +72,7 @@ mod tests {
             digest: DigestSource::Lock,
             approved: "2026-01-31T12:00:00Z".to_owned(),
             from: "uv.lock".to_owned(),
+            by: Some("alice".to_owned()),
         };
         let custom = record.to_custom();
         assert_eq!(custom["tufgate"]["provenance"], "first-seen");

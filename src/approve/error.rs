@@ -203,6 +203,15 @@ pub enum ApproveError {
         /// What is wrong with it.
         why: String,
     },
+    /// Nothing that is published has that name.
+    #[error(
+        "nothing that is published is named `{what}`; name a project, PROJECT==VERSION, a file or a target path, and \
+         publish it first"
+    )]
+    NothingPublished {
+        /// What was named, cut to 100 characters.
+        what: String,
+    },
     /// A listing that cannot be made, or one made before that does not read.
     #[error(transparent)]
     Listing(#[from] ListingError),
@@ -251,6 +260,7 @@ impl ApproveError {
             Self::NothingFits { .. }
             | Self::UnknownProject { .. }
             | Self::UnknownVersion { .. }
+            | Self::NothingPublished { .. }
             | Self::NothingToRevoke { .. } => Fault::NotFound,
             Self::Link { .. } => Fault::Unavailable,
             Self::Upstream(error) => error.fault(),

@@ -5,6 +5,7 @@
 //! a folder had when the file was first approved, and is recorded as such. `METADATA` of a wheel comes out of the
 //! hash-checked wheel itself. A project's signed listing is what a gate renders pages from.
 
+mod audit;
 mod bases;
 mod candidates;
 mod custom;
@@ -23,6 +24,7 @@ mod stage;
 mod tree;
 pub mod wheel;
 
+pub use audit::{Audited, audit};
 pub use bases::FileBases;
 pub use custom::{DigestSource, Provenance, Record};
 pub use error::ApproveError;

@@ -27,7 +27,7 @@ use crate::{
     base::{ByteSize, ChunkHasher, Digest, Fault, SharedClock, files},
     index,
     lockfile::{self, Included, Limits, Lock, LockedFile, Pin},
-    repository::{ApprovalRules, Change, Editor, IndexRecord},
+    repository::{ApprovalRules, Change, Editor, IndexRecord, log::Deed},
     simple::{Page, ProjectName},
     upstream::Client,
 };
@@ -239,6 +239,7 @@ pub async fn approve(request: &ApproveRequest, progress: &dyn Progress) -> Resul
     }
     (report.approved, report.metadata) = stage.finish()?;
     editor.settings_mut().index = recorded;
+    editor.note(Deed::approved(report.files.iter().map(|file| &*file.from), &report.approved));
     report.change = editor.save()?;
     if let Some(kept) = kept {
         kept.clear()?;

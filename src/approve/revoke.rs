@@ -11,7 +11,10 @@ use super::{
     tree,
 };
 use crate::{
-    repository::{Change, Editor},
+    repository::{
+        Change, Editor,
+        log::{Deed, Several},
+    },
     simple::{ListedFile, ProjectName, filename::Distribution},
 };
 
@@ -26,7 +29,7 @@ pub struct RevokeReport {
 
 /// What a person may name to be revoked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Selection {
+pub(super) enum Selection {
     /// One file.
     File(String),
     /// All files of a version.
@@ -70,12 +73,13 @@ pub fn revoke(dir: &Path, what: &str) -> Result<RevokeReport, ApproveError> {
     if revoked.is_empty() {
         return Err(nothing());
     }
+    editor.note(Deed::Revoked { what: what.to_owned(), files: Several::of(&revoked) });
     let change = editor.save()?;
     Ok(RevokeReport { revoked, change })
 }
 
 impl Selection {
-    fn parse(what: &str) -> Option<Self> {
+    pub(super) fn parse(what: &str) -> Option<Self> {
         if what.contains('/') {
             return Some(Self::Path(what.to_owned()));
         }
@@ -98,11 +102,25 @@ impl Selection {
     }
 
     fn names(&self, project: &ProjectName, file: &ListedFile) -> bool {
+        self.names_file(project, &file.filename)
+    }
+
+    /// Whether a published target is among what it names.
+    pub(super) fn names_target(&self, path: &str) -> bool {
+        if let Self::Path(named) = self {
+            return covers(named, path);
+        }
+        let Some((project, filename)) = path.split_once('/') else { return false };
+        ProjectName::parse(project).is_ok_and(|project| self.concerns(&project) && self.names_file(&project, filename))
+    }
+
+    /// Whether a file of a project that it concerns is among what it names.
+    fn names_file(&self, project: &ProjectName, name: &str) -> bool {
         match self {
-            Self::File(filename) => file.filename == *filename,
+            Self::File(filename) => name == filename,
             Self::Project(_) => true,
-            Self::Path(path) => covers(path, &format!("{project}/{}", file.filename)),
-            Self::Version(_, version) => Distribution::parse(&file.filename)
+            Self::Path(path) => covers(path, &format!("{project}/{name}")),
+            Self::Version(_, version) => Distribution::parse(name)
                 .is_ok_and(|found| found.of(project).is_some_and(|candidate| candidate.version == *version)),
         }
     }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     base::{Digest, Digests},
-    repository::{Editor, StoredContent},
+    repository::{Editor, StoredContent, author},
     simple::{FilePath, ListedFile, ListedMetadata, Listing, ProjectName, STORED},
     tuf::{
         Chunks, TargetPath,
@@ -134,6 +134,7 @@ impl<'a> Stage<'a> {
             digest,
             approved: format_expires(self.now),
             from: wanted.from.clone(),
+            by: author(),
         };
         self.approved.push(path.to_string());
         let mut signed = TargetFile::new(length, digests);

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     base::{ChunkDigests, ChunkHasher, Digest, files::FileError},
-    repository::{Editor, StoredContent},
+    repository::{Editor, StoredContent, author, log::Deed},
     simple::{Distribution, ProjectName, name::shown},
     tuf::{Chunks, TargetPath, schema::format_expires},
 };
@@ -80,6 +80,7 @@ pub(super) fn approve(
         report.downloaded = report.downloaded.saturating_add(new.planned.size.unwrap_or_default());
         store(&mut editor, new, &approved)?;
     }
+    editor.note(Deed::approved(report.files.iter().map(|file| &*file.from), &report.approved));
     report.change = editor.save()?;
     Ok(report)
 }
@@ -179,6 +180,7 @@ fn store(editor: &mut Editor, new: New, approved: &str) -> Result<(), ApproveErr
         digest: DigestSource::Folder,
         approved: approved.to_owned(),
         from: new.planned.from,
+        by: author(),
     };
     let mut custom = record.to_custom();
     if let Some(chunks) = &new.chunks {

@@ -12,6 +12,7 @@ mod quickstart;
 mod repo;
 mod secrets;
 mod serve;
+mod terminal;
 mod trust;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -80,7 +81,7 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(exit) => exit.into(),
         Err(failure) => {
-            eprintln!("tufgate: {failure}");
+            eprintln!("tufgate: {}", terminal::harmless(&failure.to_string()));
             failure.exit.into()
         }
     }
@@ -104,7 +105,7 @@ fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
 /// Prints a line on stdout; a closed pipe ends the command quietly, as it does for other tools.
 fn print_line(line: &str) -> Result<(), Failure> {
     use std::io::Write as _;
-    match writeln!(std::io::stdout(), "{line}") {
+    match writeln!(std::io::stdout(), "{}", terminal::harmless(line)) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::failed(error.to_string())),
         _ => Ok(()),
     }

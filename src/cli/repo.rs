@@ -1,6 +1,7 @@
 //! `tufgate repo`: the signer.
 
 mod approve;
+mod evidence;
 mod init;
 mod progress;
 mod roles;
@@ -13,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(super) use {approve::print_left_out, progress::Bars};
 
-use super::{Exit, Failure, block_on, print_json, print_line, secrets::SecretFiles, serve::stop_on_signals};
+use super::{Exit, Failure, block_on, print_json, print_line, secrets::SecretFiles, serve::stop_on_signals, terminal};
 use crate::{
     approve::ApproveError,
     base::SystemClock,
@@ -26,6 +27,10 @@ use crate::{
 pub struct Repo {
     #[command(flatten)]
     secrets: SecretFiles,
+    /// Who is doing this: stands in the log and, signed and public, with what is approved. Left out, the login name; empty,
+    /// nobody
+    #[arg(long, global = true, value_name = "NAME", env = "TUFGATE_BY")]
+    by: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -53,6 +58,10 @@ enum Command {
     Publish(Publish),
     /// Show roles, versions, expiries and what is staged
     Status(Status),
+    /// Show what was done with the repository: when, by whom, with which keys
+    Log(evidence::Log),
+    /// Show who approved what is published, when, from what, and which keys sign it now
+    Audit(evidence::Audit),
     /// Keep timestamp and snapshot fresh with the online key, until SIGTERM or SIGINT
     ServeTimestamps(ServeTimestamps),
 }
@@ -101,6 +110,7 @@ struct ServeTimestamps {
 impl Repo {
     pub(super) fn run(self) -> Result<Exit, Failure> {
         self.secrets.install();
+        repository::install_author(self.by).map_err(|error| repository_failure(&error))?;
         match self.command {
             Command::Init(command) => command.run(),
             Command::Approve(command) => command.run(),
@@ -112,6 +122,8 @@ impl Repo {
             Command::Diff(command) => command.run(),
             Command::Publish(command) => command.run(),
             Command::Status(command) => command.run(),
+            Command::Log(command) => command.run(),
+            Command::Audit(command) => command.run(),
             Command::ServeTimestamps(command) => command.run(),
         }
     }
@@ -126,6 +138,7 @@ impl Revoke {
         for path in &report.revoked {
             print_line(&format!("- {path}"))?;
         }
+        tell_dropped(&report.change);
         print_line(&format!("{} file(s) revoked; `tufgate repo publish` makes it so", report.revoked.len()))?;
         Ok(Exit::Ok)
     }
@@ -215,7 +228,23 @@ fn print_change(change: &Change) -> Result<(), Failure> {
     if change.root {
         print_line("~ root")?;
     }
-    if change.delegations { print_line("~ delegations") } else { Ok(()) }
+    if change.delegations {
+        print_line("~ delegations")?;
+    }
+    tell_dropped(change);
+    Ok(())
+}
+
+/// Says on stderr which signatures count no longer.
+fn tell_dropped(change: &Change) {
+    for dropped in &change.dropped {
+        let (count, keys) = (dropped.keyids.len(), dropped.keyids.join(", "));
+        let sentence = format!(
+            "{count} signature(s) of role {} are dropped ({keys}), since {}; it has to be signed anew",
+            dropped.role, dropped.why
+        );
+        eprintln!("tufgate: {}", terminal::harmless(&sentence));
+    }
 }
 
 /// The most delegated roles that are listed one by one.

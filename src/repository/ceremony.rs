@@ -6,7 +6,8 @@
 use std::{num::NonZeroU32, path::Path};
 
 use super::{
-    Awaited, Change, Editor, Layout, PublicPart, RepositoryError, founding, keys::Signer, proposal::Proposing, signing,
+    Awaited, Change, Editor, Layout, PublicPart, RepositoryError, diff::change_digest, founding, keys::Signer,
+    log::Deed, proposal::Proposing, signing,
 };
 use crate::{
     base::Clock,
@@ -21,6 +22,8 @@ use crate::{
 pub struct SignReport {
     /// The difference that was signed.
     pub change: Change,
+    /// The digest of all that was signed, as [`super::diff()`] gives it.
+    pub digest: String,
     /// Signatures that were added.
     pub added: usize,
     /// All signatures there are and are awaited.
@@ -29,18 +32,28 @@ pub struct SignReport {
 
 /// Adds the signatures of these keys to what is staged; to take effect it is to be published. Refused is a key that may
 /// sign nothing of it.
-pub fn sign(dir: &Path, signers: &[Box<dyn Signer>], clock: &dyn Clock) -> Result<SignReport, RepositoryError> {
-    if let Some(first) = founding::sign(&Layout::open(dir)?, signers, clock)? {
+///
+/// With `change`, a digest that [`super::diff()`] gave, nothing but that change is signed.
+pub fn sign(
+    dir: &Path,
+    signers: &[Box<dyn Signer>],
+    change: Option<&str>,
+    clock: &dyn Clock,
+) -> Result<SignReport, RepositoryError> {
+    if let Some(first) = founding::sign(&Layout::open(dir)?, signers, change, clock)? {
         return Ok(first);
     }
     let mut editor = Editor::open(dir)?;
-    let change = editor.change()?;
+    let shown = editor.change()?;
     let (layout, before) = (editor.layout().clone(), editor.published().clone());
-    let proposing = Proposing::new(&layout, &before, editor.settings().expires_after, clock.now())?;
-    let mut proposal = proposing.propose(std::mem::take(editor.staged_mut()))?;
+    let lifetimes = editor.settings().expires_after;
+    let proposing = Proposing::new(&layout, &before, lifetimes, clock.now())?;
+    let (mut proposal, dropped) = proposing.propose(std::mem::take(editor.staged_mut()))?;
     if proposal.root.is_none() && proposal.roles.is_empty() {
         return Err(RepositoryError::NothingToSign);
     }
+    let digest = change_digest(&proposal, &lifetimes)?;
+    check_change(change, &digest)?;
     signing::check_wanted(&proposing.awaited(&proposal)?, signers)?;
     let mut added = 0;
     if let Some(mut root) = proposal.root.take() {
@@ -57,8 +70,19 @@ pub fn sign(dir: &Path, signers: &[Box<dyn Signer>], clock: &dyn Clock) -> Resul
     let roles = proposing.awaited(&proposal)?;
     // What is fixed here and not signed yet would be fixed anew, later: whoever signs first, all sign the same.
     *editor.staged_mut() = proposal;
+    editor.note(signing::deed(signers, &digest, &roles));
     editor.save()?;
-    Ok(SignReport { change, added, roles })
+    Ok(SignReport { change: Change { dropped, ..shown }, digest, added, roles })
+}
+
+/// Refuses to sign another change than the one that somebody saw.
+pub(super) fn check_change(seen: Option<&str>, found: &str) -> Result<(), RepositoryError> {
+    match seen {
+        Some(seen) if !seen.eq_ignore_ascii_case(found) => {
+            Err(RepositoryError::OtherChange { seen: seen.to_owned(), found: found.to_owned() })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// How the keys of a role are to change.
@@ -81,6 +105,9 @@ pub fn rotate(dir: &Path, role: &str, rotation: &Rotation) -> Result<Change, Rep
         "online" => rotate_top_level(&mut editor, &["snapshot", "timestamp"], rotation)?,
         _ => rotate_delegated(&mut editor, role, rotation)?,
     }
+    let (role, removed) = (role.to_owned(), rotation.remove.clone());
+    let added = rotation.add.iter().map(|key| key.keyid.clone()).collect();
+    editor.note(Deed::Rotated { role, added, removed, threshold: rotation.threshold.map(NonZeroU32::get) });
     editor.save()
 }
 

@@ -93,7 +93,7 @@ fn new_role(name: &str, paths: &[&str], keys: &[&FileKey], threshold: u32) -> Ne
 
 fn sign_with(dir: &Path, key: FileKey) -> Result<SignReport, RepositoryError> {
     let signers: Vec<Box<dyn Signer>> = vec![Box::new(key)];
-    sign(dir, &signers, &SystemClock)
+    sign(dir, &signers, None, &SystemClock)
 }
 
 fn load(made: &Made, name: &str) -> FileKey {

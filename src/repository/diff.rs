@@ -5,11 +5,15 @@ use std::{collections::BTreeMap, path::Path};
 use serde::Serialize;
 
 use super::{
-    Awaited, Change, Layout, RepositoryError, editor, founding::Founding, published::Published, staged::Staged, status,
+    Awaited, Change, Layout, Lifetimes, RepositoryError, editor, founding::Founding, proposal::Proposing,
+    published::Published, staged::Staged,
 };
 use crate::{
-    base::Clock,
-    tuf::schema::{Delegations, RoleKeys, Root},
+    base::{Clock, Digest},
+    tuf::{
+        canonical,
+        schema::{Delegations, RoleKeys, Root},
+    },
 };
 
 /// The staged change in full.
@@ -21,6 +25,30 @@ pub struct Difference {
     pub keys: Vec<KeyChange>,
     /// The signatures that it has and those that it waits for.
     pub awaited: Vec<Awaited>,
+    /// What `tufgate repo sign --change` takes, so that nothing else is signed.
+    pub digest: String,
+}
+
+/// SHA-256 of all that would be signed, in hexadecimal, and of how long it may live. When exactly it expires is left out:
+/// the first signature says so, and all who sign one change are to see one digest.
+pub(super) fn change_digest(proposal: &Staged, lifetimes: &Lifetimes) -> Result<String, RepositoryError> {
+    fn of<T: Serialize>(name: &str, signed: &T) -> Result<String, RepositoryError> {
+        let bytes = canonical::of(signed)
+            .map_err(|error| RepositoryError::Encode { what: "the change", why: error.to_string() })?;
+        Ok(format!("{name} {}\n", Digest::sha256(&bytes).to_hex()))
+    }
+    let mut parts = of("expires_after", lifetimes)?;
+    if let Some(root) = &proposal.root {
+        let mut signed = root.signed.clone();
+        signed.expires = jiff::Timestamp::UNIX_EPOCH;
+        parts += &of("root", &signed)?;
+    }
+    for (role, document) in &proposal.roles {
+        let mut signed = document.signed.clone();
+        signed.expires = jiff::Timestamp::UNIX_EPOCH;
+        parts += &of(role.as_str(), &signed)?;
+    }
+    Ok(Digest::sha256(parts.as_bytes()).to_hex())
 }
 
 /// How the keys of a role change.
@@ -45,11 +73,12 @@ pub fn diff(dir: &Path, clock: &dyn Clock) -> Result<Difference, RepositoryError
         let mut keys = key_changes(&Keys::new(), &of_root(founding.root()));
         let delegations = founding.targets().and_then(|targets| targets.delegations.as_ref());
         keys.extend(key_changes(&Keys::new(), &of_delegations(delegations)));
-        return Ok(Difference { change: founding.change(), keys, awaited: founding.awaited()? });
+        let digest = change_digest(&founding.proposal(), &layout.settings()?.expires_after)?;
+        return Ok(Difference { change: founding.change(), keys, awaited: founding.awaited()?, digest });
     }
     let published = Published::read(&layout)?;
     let staged = Staged::read(&layout)?;
-    let change = editor::difference(&layout, &published, &staged)?;
+    let mut change = editor::difference(&layout, &published, &staged)?;
     let mut keys = Vec::new();
     if let Some(root) = &staged.root {
         keys.extend(key_changes(&of_root(&published.root), &of_root(&root.signed)));
@@ -58,8 +87,12 @@ pub fn diff(dir: &Path, clock: &dyn Clock) -> Result<Difference, RepositoryError
         let before = of_delegations(published.targets.delegations.as_ref());
         keys.extend(key_changes(&before, &of_delegations(targets.signed.delegations.as_ref())));
     }
-    let awaited = status::awaited(&layout, &layout.settings()?, &published, staged, clock)?;
-    Ok(Difference { change, keys, awaited })
+    let lifetimes = layout.settings()?.expires_after;
+    let proposing = Proposing::new(&layout, &published, lifetimes, clock.now())?;
+    let (proposal, dropped) = proposing.propose(staged)?;
+    change.dropped = dropped;
+    let digest = change_digest(&proposal, &lifetimes)?;
+    Ok(Difference { change, keys, awaited: proposing.awaited(&proposal)?, digest })
 }
 
 type Keys = BTreeMap<String, RoleKeys>;

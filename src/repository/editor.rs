@@ -12,16 +12,17 @@ use serde::Serialize;
 use super::{
     Layout, RepositoryError, RepositorySettings, journal,
     layout::{EditLock, METADATA_MAX},
+    log::{Deed, Draft},
     published::Published,
     staged::{self, Staged},
 };
 use crate::{
     base::{
-        Digest, Digests,
+        Clock as _, Digest, Digests, SystemClock,
         files::{self, FileError},
     },
     tuf::{
-        RoleName, TargetPath,
+        KeyId, RoleName, TargetPath,
         schema::{Document, Root, Table, TargetFile, Targets},
     },
 };
@@ -39,12 +40,27 @@ pub struct Change {
     pub root: bool,
     /// Whether it changes who else may sign targets.
     pub delegations: bool,
+    /// Signatures that what is staged had and that count no longer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<DroppedSignatures>,
+}
+
+/// Signatures of a staged role that count no longer: they have to be made anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DroppedSignatures {
+    /// The role.
+    pub role: String,
+    /// The keys that they were of.
+    pub keyids: Vec<String>,
+    /// Why, as the end of a sentence.
+    pub why: &'static str,
 }
 
 impl Change {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+        let Self { added, removed, changed, root, delegations, dropped: _ } = self;
+        added.is_empty() && removed.is_empty() && changed.is_empty() && !root && !delegations
     }
 }
 
@@ -68,6 +84,8 @@ pub struct Editor {
     /// As it lies on disk.
     saved: Staged,
     resumed: bool,
+    /// What is being done, for the log.
+    deed: Deed,
     _lock: EditLock,
 }
 
@@ -91,7 +109,16 @@ impl Editor {
         let staged = Staged::read(&layout)?;
         // What an approval that failed has left behind.
         remove_unneeded(&layout, &staged)?;
-        Ok(Self { layout, settings, published, saved: staged.clone(), staged, resumed, _lock: lock })
+        Ok(Self {
+            layout,
+            settings,
+            published,
+            saved: staged.clone(),
+            staged,
+            resumed,
+            deed: Deed::Edited,
+            _lock: lock,
+        })
     }
 
     /// The folder's layout.
@@ -207,6 +234,11 @@ impl Editor {
         self.staged.root = Some(Document::unsigned(root));
     }
 
+    /// What is being done: what the log says of it, once it is saved.
+    pub fn note(&mut self, deed: Deed) {
+        self.deed = deed;
+    }
+
     /// Forgets the staged change; takes effect with [`Editor::save`].
     pub fn discard(&mut self) {
         self.staged = Staged::default();
@@ -219,16 +251,21 @@ impl Editor {
 
     /// Writes the staged change. Roles that nobody signed and that equal what is published are dropped.
     pub fn save(&mut self) -> Result<Change, RepositoryError> {
-        let change = self.change()?;
+        let mut change = self.change()?;
         if !change.root {
             self.staged.root.take_if(|root| root.signatures.is_empty());
         }
         let unchanged = self.unchanged_roles()?;
         self.staged.roles.retain(|role, _| !unchanged.contains(role));
-        if self.layout.settings()? != self.settings {
+        change.dropped = dropped(&self.saved, &self.staged);
+        let has_settings = self.layout.settings()? != self.settings;
+        let has_changed = has_settings || self.staged != self.saved;
+        let line = has_changed.then(|| Draft::begin(&self.layout, &self.deed, SystemClock.now())).transpose()?;
+        if has_settings {
             self.layout.write_settings(&self.settings)?;
         }
         self.staged.write(&self.layout, &self.saved)?;
+        line.map(Draft::done).transpose()?;
         self.saved = self.staged.clone();
         remove_unneeded(&self.layout, &self.staged)?;
         Ok(change)
@@ -282,6 +319,24 @@ impl Editor {
         }
         Ok(unchanged)
     }
+}
+
+/// The signatures that were staged and are no longer.
+fn dropped(before: &Staged, after: &Staged) -> Vec<DroppedSignatures> {
+    fn of<T>(document: Option<&Document<T>>) -> impl Iterator<Item = &KeyId> {
+        document.into_iter().flat_map(|document| &document.signatures).map(|signature| &signature.keyid)
+    }
+    let gone = |role: &str, before: Vec<&KeyId>, after: Vec<&KeyId>| {
+        let gone = before.iter().filter(|keyid| !after.contains(keyid));
+        let keyids: Vec<String> = gone.map(ToString::to_string).collect();
+        let why = "what they were made for has changed since";
+        (!keyids.is_empty()).then(|| DroppedSignatures { role: role.to_owned(), keyids, why })
+    };
+    let root = gone("root", of(before.root.as_ref()).collect(), of(after.root.as_ref()).collect());
+    let roles = before.roles.iter().filter_map(|(role, document)| {
+        gone(role.as_str(), of(Some(document)).collect(), of(after.roles.get(role)).collect())
+    });
+    root.into_iter().chain(roles).collect()
 }
 
 /// How what is staged differs from what is published.

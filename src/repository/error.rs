@@ -100,6 +100,12 @@ pub enum RepositoryError {
         /// The folder as it was named.
         dir: PathBuf,
     },
+    /// A name of whoever works here that cannot be written down.
+    #[error("--by takes a name of one line and at most {max} characters; leave it empty to be written down nowhere")]
+    AuthorName {
+        /// The longest, in characters.
+        max: usize,
+    },
     /// There is no publication yet to build on.
     #[error(
         "{dir} has no first publication yet; `tufgate repo status {dir}` says who has to sign it, and \
@@ -171,18 +177,20 @@ pub enum RepositoryError {
     },
     /// Too few signatures of a role: staged ones, and those that the keys at hand make.
     #[error(
-        "role {role} needs {threshold} signature(s) of its keys{by} and has {have}; missing are those of key id(s) \
+        "role {role} needs {threshold} signature(s) of its keys{by} and has {have}{dropped}; missing are those of key id(s) \
          {missing}: let them sign with `tufgate repo sign`, or put such a private key into {keys}"
     )]
     BelowThreshold {
         /// The role that would be signed.
         role: String,
         /// Whose keys, where there are several sets: ` in version 1`.
-        by: String,
+        by: Box<str>,
         /// Signatures needed.
         threshold: u64,
         /// Valid signatures, staged or made here.
         have: u64,
+        /// Where it had others: ` (others were dropped, since …)`.
+        dropped: Box<str>,
         /// The key ids of the role that have not signed.
         missing: String,
         /// The folder where private keys were looked for.
@@ -240,6 +248,17 @@ pub enum RepositoryError {
         /// The role.
         role: String,
     },
+    /// What is staged is not what somebody saw and means to sign.
+    #[error(
+        "change {seen} was to be signed, and what is staged now is change {found}; nothing was signed, look at it with \
+         `tufgate repo diff`"
+    )]
+    OtherChange {
+        /// The digest that was given.
+        seen: String,
+        /// That of what is staged.
+        found: String,
+    },
     /// Nothing is staged that could be signed.
     #[error("nothing is staged and nothing is due: there is nothing to sign")]
     NothingToSign,
@@ -291,7 +310,7 @@ impl RepositoryError {
     /// Whose fault it is.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Unverified { .. } | Self::WouldNotVerify { .. } => Fault::Refused,
+            Self::Unverified { .. } | Self::WouldNotVerify { .. } | Self::OtherChange { .. } => Fault::Refused,
             _ => Fault::Local,
         }
     }
@@ -302,6 +321,7 @@ impl RepositoryError {
             self,
             Self::NotARepository { .. }
                 | Self::Unfounded { .. }
+                | Self::AuthorName { .. }
                 | Self::AlreadyARepository { .. }
                 | Self::InTheWay { .. }
                 | Self::NewerFormat { .. }

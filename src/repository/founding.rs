@@ -11,10 +11,15 @@ use std::{
 use jiff::Timestamp as Moment;
 
 use super::{
-    Awaited, Change, InitOptions, Layout, Lifetimes, PublicPart, Publication, RepositoryError, SignReport, delegation,
+    Awaited, Change, InitOptions, Layout, Lifetimes, PublicPart, Publication, RepositoryError, SignReport,
+    ceremony::check_change,
+    delegation,
+    diff::change_digest,
     journal::write_out,
     keys::{KeyFolder, KeySource, Signer},
     layout::{EditLock, OpenInit},
+    log::{Deed, Draft},
+    proposal,
     publish::{Making, expires_at},
     signing::{self, Asked, check_reachable},
     staged::Staged,
@@ -176,19 +181,12 @@ impl Founding {
     /// Drops signatures that count for nothing, and dates what nobody has signed.
     fn fix(&mut self, now: Moment) -> Result<(), RepositoryError> {
         let asked = self.asked_for_root()?;
-        let Document { signatures, signed } = &mut self.root;
-        signing::retain_valid(signatures, signed, std::slice::from_ref(&asked))?;
-        if signatures.is_empty() || signed.version != Version::FIRST || signed.expires <= now {
-            signatures.clear();
-            (signed.version, signed.expires) = (Version::FIRST, expires_at(now, self.lifetimes.root)?);
-        }
+        let Lifetimes { root, targets, .. } = self.lifetimes;
+        proposal::fix(&mut self.root, &[asked], Version::FIRST, root, now)?;
         for role in self.staged.roles.keys().cloned().collect::<Vec<_>>() {
             let asked = self.asked(&role)?;
-            let Some(Document { signatures, signed }) = self.staged.roles.get_mut(&role) else { continue };
-            signing::retain_valid(signatures, signed, std::slice::from_ref(&asked))?;
-            if signatures.is_empty() || signed.version != Version::FIRST || signed.expires <= now {
-                signatures.clear();
-                (signed.version, signed.expires) = (Version::FIRST, expires_at(now, self.lifetimes.targets)?);
+            if let Some(document) = self.staged.roles.get_mut(&role) {
+                proposal::fix(document, &[asked], Version::FIRST, targets, now)?;
             }
         }
         Ok(())
@@ -239,7 +237,15 @@ impl Founding {
     }
 
     /// Adds the signatures of these keys.
-    pub(super) fn sign(mut self, _lock: &EditLock, signers: &[Box<dyn Signer>]) -> Result<SignReport, RepositoryError> {
+    pub(super) fn sign(
+        mut self,
+        _lock: &EditLock,
+        signers: &[Box<dyn Signer>],
+        change: Option<&str>,
+        now: Moment,
+    ) -> Result<SignReport, RepositoryError> {
+        let digest = change_digest(&self.proposal(), &self.lifetimes)?;
+        check_change(change, &digest)?;
         signing::check_wanted(&self.awaited()?, signers)?;
         let asked = self.asked_for_root()?;
         let mut added = signing::add(&mut self.root, &[asked], signers)?;
@@ -249,9 +255,11 @@ impl Founding {
                 added += signing::add(document, &[asked], signers)?;
             }
         }
-        let (change, roles) = (self.change(), self.awaited()?);
-        self.proposal().write(&self.layout, &self.saved)?;
-        Ok(SignReport { change, added, roles })
+        let (change, roles, proposal) = (self.change(), self.awaited()?, self.proposal());
+        let line = Draft::begin(&self.layout, &signing::deed(signers, &digest, &roles), now)?;
+        proposal.write(&self.layout, &self.saved)?;
+        line.done()?;
+        Ok(SignReport { change, digest, added, roles })
     }
 
     /// Whether the keys in a folder, none of which is opened, and the signatures there are reach every threshold.
@@ -322,20 +330,24 @@ pub(super) fn publish(dir: &Path, clock: &dyn Clock) -> Result<Option<Publicatio
     let open = OpenInit::begin(&layout, &lock)?;
     let place = open.layout().clone();
     let (root_sha256, publication) = founding.publish_into(&place, KeyFolder::new(layout.keys()), now)?;
-    open.finish()?;
-    Ok(Some(Publication { root_sha256: Some(root_sha256.to_hex()), ..publication }))
+    let Publication { change, roles, .. } = &publication;
+    let root_sha256 = Some(root_sha256.to_hex());
+    open.finish(&Deed::published(change, roles, root_sha256.clone()).to_line(now)?)?;
+    Ok(Some(Publication { root_sha256, ..publication }))
 }
 
 /// Adds signatures to what is staged for the first publication; `None` where that is made.
 pub(super) fn sign(
     layout: &Layout,
     signers: &[Box<dyn Signer>],
+    change: Option<&str>,
     clock: &dyn Clock,
 ) -> Result<Option<SignReport>, RepositoryError> {
     if !layout.is_unfounded() {
         return Ok(None);
     }
     let lock = layout.lock_editing()?;
-    let Some(founding) = Founding::read(layout, clock.now())? else { return Ok(None) };
-    founding.sign(&lock, signers).map(Some)
+    let now = clock.now();
+    let Some(founding) = Founding::read(layout, now)? else { return Ok(None) };
+    founding.sign(&lock, signers, change, now).map(Some)
 }

@@ -14,6 +14,7 @@ use super::{
     Layout, RepositoryError, delegation,
     editor::Hashing,
     layout::{PublishLock, own_folder},
+    log,
     published::{Online, Overlay, Published},
     staged,
 };
@@ -40,6 +41,9 @@ pub(super) struct Pending {
     pub(super) stored: Vec<StoredFile>,
     /// Whether the staged change is part of it, and done with afterwards.
     pub(super) clears_staged: bool,
+    /// The line of the log that goes with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) log: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -96,6 +100,9 @@ fn finish(layout: &Layout, pending: &Pending) -> Result<(), RepositoryError> {
     if pending.clears_staged {
         staged::clear(layout)?;
     }
+    if let Some(line) = &pending.log {
+        log::append_once(layout, line)?;
+    }
     let path = layout.pending();
     fs::remove_file(&path).map_err(FileError::at("remove", &path))?;
     Ok(files::sync_folder(&layout.staged())?)
@@ -139,6 +146,9 @@ fn check(layout: &Layout, pending: &Pending) -> Result<(), Trouble> {
             return not_ours(format!("`{to}` is no place of a target"));
         };
         contents.push((path, &stored.sha256));
+    }
+    if pending.log.as_ref().is_some_and(|line| !log::is_of_publication(line)) {
+        return not_ours("its line of the log is none".to_owned());
     }
     let only_online = contents.is_empty() && overlay.keys().all(|name| is_online(name));
     let (timestamp, roles) = match only_online {

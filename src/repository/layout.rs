@@ -3,6 +3,7 @@
 //! ```text
 //! DIR/repository.json        format, lifetimes, index: see RepositorySettings
 //! DIR/root.json              the trust anchor to hand out: the first root, once a threshold has signed it
+//! DIR/log.jsonl              what was done, when, by whom: see [`super::log`]
 //! DIR/keys/                  private keys (0600) and their public parts
 //! DIR/staged/                the staged change: root.json, targets.json, roles/<name>.json, files/<sha256>
 //! DIR/staged/publication.json   a publication that was begun; finished by the next command
@@ -25,6 +26,7 @@ use super::{
     Awaited, InitKeys, Lifetimes, RepositoryError, RepositorySettings, delegation,
     founding::{self, Founding},
     keys::KeyFolder,
+    log::{self, Deed},
     settings, staged,
 };
 use crate::base::{
@@ -41,6 +43,9 @@ const ANCHOR_FILE: &str = "root.json";
 const INIT_PART: &str = ".init-part";
 /// A new repository, whole, whose parts are moved to their places one by one, the settings last.
 const INIT_READY: &str = ".init";
+/// In [`INIT_READY`]: the line of the log that goes with it.
+const LOG_LINE: &str = "log-line";
+const LOG_FILE: &str = "log.jsonl";
 const PARTS: [&str; 5] = ["keys", "staged", "published", ANCHOR_FILE, SETTINGS_FILE];
 /// Held by whoever changes what is staged.
 const EDIT_LOCK: &str = ".edit.lock";
@@ -104,7 +109,9 @@ pub fn init(dir: &Path, options: &InitOptions, clock: &dyn Clock) -> Result<Init
     if layout.dir.join(SETTINGS_FILE).symlink_metadata().is_ok() {
         return Err(RepositoryError::AlreadyARepository { dir: dir.to_owned() });
     }
-    if let Some(path) = PARTS.iter().map(|part| dir.join(part)).find(|path| path.symlink_metadata().is_ok()) {
+    if let Some(path) =
+        PARTS.iter().chain([&LOG_FILE]).map(|part| dir.join(part)).find(|path| path.symlink_metadata().is_ok())
+    {
         return Err(RepositoryError::InTheWay { path });
     }
     let part = dir.join(INIT_PART);
@@ -139,7 +146,8 @@ impl OpenInit {
         &self.layout
     }
 
-    pub(super) fn finish(self) -> Result<(), RepositoryError> {
+    pub(super) fn finish(self, log_line: &str) -> Result<(), RepositoryError> {
+        files::write_new(&self.layout.dir.join(LOG_LINE), log_line.as_bytes(), Mode::Private)?;
         fs::rename(&self.layout.dir, self.dir.join(INIT_READY)).map_err(FileError::at("create", &self.dir))?;
         finish_init(&self.dir)
     }
@@ -156,7 +164,8 @@ impl Drop for OpenInit {
 pub fn holds_only_init(dir: &Path) -> bool {
     let moving = dir.join(INIT_READY).symlink_metadata().is_ok();
     let is_ours = |name: &str| {
-        [INIT_PART, INIT_READY, EDIT_LOCK, PUBLISH_LOCK].contains(&name) || moving && PARTS.contains(&name)
+        [INIT_PART, INIT_READY, EDIT_LOCK, PUBLISH_LOCK].contains(&name)
+            || moving && (PARTS.contains(&name) || name == LOG_FILE)
     };
     let Ok(mut entries) = fs::read_dir(dir) else { return false };
     entries.all(|entry| entry.is_ok_and(|entry| entry.file_name().to_str().is_some_and(is_ours)))
@@ -214,6 +223,11 @@ impl Layout {
     /// The publication that was begun and is not finished.
     pub fn pending(&self) -> PathBuf {
         self.staged().join("publication.json")
+    }
+
+    /// The log of what was done.
+    pub fn log(&self) -> PathBuf {
+        self.dir.join(LOG_FILE)
     }
 
     /// What a static web server serves.
@@ -301,6 +315,9 @@ fn make(part: &Path, options: &InitOptions, clock: &dyn Clock) -> Result<Initial
     } else {
         made.awaited = founding.awaited()?;
     }
+    let root_sha256 = made.root_sha256.as_ref().map(Digest::to_hex);
+    let line = Deed::Init { keys: made.keys.clone(), root_sha256 }.to_line(now)?;
+    files::write_new(&part.join(LOG_LINE), line.as_bytes(), Mode::Private)?;
     Ok(made)
 }
 
@@ -331,6 +348,16 @@ fn finish_init(dir: &Path) -> Result<(), RepositoryError> {
         staged::clear(&layout)?;
     }
     files::sync_folder(dir)?;
+    let line = ready.join(LOG_LINE);
+    match files::read_bounded(&line, SETTINGS_MAX).map(String::from_utf8) {
+        Ok(Ok(text)) if log::is_of_publication(&text) => log::append_once(&layout, &text)?,
+        Ok(_) => return Err(RepositoryError::damaged(line, "it is no line of a log")),
+        Err(error) if error.is_not_found() => {}
+        Err(error) => return Err(error.into()),
+    }
+    fs::remove_file(&line)
+        .or_else(|error| if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+        .map_err(FileError::at("remove", &line))?;
     fs::remove_dir(&ready).map_err(FileError::at("remove", &ready))?;
     Ok(())
 }
@@ -448,7 +475,7 @@ mod tests {
             let keys = InitKeys { root, ..InitKeys::default() };
             let made = init(&dir, &InitOptions { keys, ..InitOptions::default() }, &SystemClock).unwrap();
             assert!(made.root_sha256.is_none() && !made.anchor.exists());
-            sign(&dir, &[alice], &SystemClock).unwrap();
+            sign(&dir, &[alice], None, &SystemClock).unwrap();
 
             let layout = Layout::open(&dir).unwrap();
             let lock = layout.lock_editing().unwrap();

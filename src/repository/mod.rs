@@ -4,15 +4,18 @@
 //! [`Editor`], then signed and published by [`publish()`]; [`serve_timestamps()`] keeps the online roles fresh with the
 //! online key alone. Keys that lie elsewhere sign what is staged by [`sign()`]. Nothing here asks a network.
 
+mod author;
 mod ceremony;
 pub mod delegation;
 mod diff;
 pub mod editor;
 pub mod error;
+mod evidence;
 mod founding;
 mod journal;
 pub mod keys;
 pub mod layout;
+pub mod log;
 mod online;
 mod proposal;
 pub mod publish;
@@ -22,11 +25,13 @@ mod signing;
 mod staged;
 pub mod status;
 
+pub use author::{author, install_author};
 pub use ceremony::{Rotation, SignReport, rotate, sign};
 pub use delegation::{NewRole, delegate, delegate_bins};
 pub use diff::{Difference, KeyChange, diff};
-pub use editor::{Change, Editor, StoredContent};
+pub use editor::{Change, DroppedSignatures, Editor, StoredContent};
 pub use error::RepositoryError;
+pub use evidence::{SignedRole, signed_targets};
 pub use founding::{FirstKeys, InitKeys};
 pub use keys::{FileKey, KeySource, PublicPart, SecretFile, Secrets, Signer};
 pub use layout::{InitOptions, Initialised, Layout, holds_only_init, init};

@@ -7,8 +7,9 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Layout, RepositoryError,
+    Change, Layout, RepositoryError,
     journal::{commit, resume},
+    log::Deed,
     publish::{Making, PublishedRole, due_at},
     published::Online,
 };
@@ -49,7 +50,9 @@ pub fn refresh(dir: &Path, clock: &dyn Clock, force: bool) -> Result<OnlineRepor
     making.renew_online(&before.root, &before.snapshot, &before.timestamp, BTreeMap::new(), force)?;
     let roles = making.roles.clone();
     if !making.is_empty() {
-        commit(&layout, &lock, &making.finish_online()?)?;
+        let mut pending = making.finish_online()?;
+        pending.log = Some(Deed::published(&Change::default(), &roles, None).to_line(now)?);
+        commit(&layout, &lock, &pending)?;
     }
     let after = Online::read(&layout)?;
     let due = due_at(after.timestamp.expires, lifetimes.timestamp);

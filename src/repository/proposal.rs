@@ -1,21 +1,24 @@
 //! What is to be signed now: the staged roles, and those that are due or that a staged change makes sign anew, each with
 //! the version and the expiry that it will have.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp as Moment;
+use serde::Serialize;
 
 use super::{
-    Layout, Lifetimes, RepositoryError,
+    DroppedSignatures, Layout, Lifetimes, RepositoryError,
     keys::KeyFolder,
     publish::{ahead_of, expires_at, is_due, next},
     published::Published,
-    signing::{Asked, Awaited, check_reachable},
+    signing::{self, Asked, Awaited, check_reachable},
     staged::Staged,
 };
 use crate::{
     base::Span,
     tuf::{
         KeyId, RoleName,
-        schema::{Delegations, Document, RoleKeys, Root, Signature, Targets, Version},
+        schema::{Delegations, Document, Role, RoleKeys, Root, Targets, Version},
     },
 };
 
@@ -43,27 +46,33 @@ impl<'a> Proposing<'a> {
 
     /// Completes what is staged. A role that was signed for the version that is next keeps version, expiry and
     /// signatures until it expires.
-    pub(super) fn propose(&self, mut staged: Staged) -> Result<Staged, RepositoryError> {
+    pub(super) fn propose(&self, mut staged: Staged) -> Result<(Staged, Vec<DroppedSignatures>), RepositoryError> {
+        let mut dropped = Vec::new();
         let Self { before, lifetimes, now, .. } = self;
         let asked = before.root.roles.get("root");
         if staged.root.is_none() && is_due(before.root.expires, lifetimes.root, *now) && self.can_sign(asked) {
             staged.root = Some(Document::unsigned(before.root.clone()));
         }
-        if let Some(Document { signatures, signed }) = &mut staged.root {
-            let version = next(before.root.version)?;
-            self.fix((signatures, &mut signed.version, &mut signed.expires), version, lifetimes.root)?;
-            check_possible(signed)?;
+        if let Some(root) = &mut staged.root {
+            check_possible(&root.signed)?;
+            let asked = self.asked_for_root(&root.signed)?;
+            dropped.extend(fix(root, &asked, next(before.root.version)?, lifetimes.root, *now)?);
         }
         self.propose_targets(&mut staged);
         self.propose_delegated(&mut staged)?;
-        for (role, Document { signatures, signed }) in &mut staged.roles {
+        let mut asked = BTreeMap::new();
+        for role in staged.roles.keys() {
+            asked.insert(role.clone(), self.asked(&staged, role)?);
+        }
+        for (role, document) in &mut staged.roles {
             let version = match before.snapshot.meta.get(&role.meta_key()) {
                 Some(published) => next(published.version)?,
                 None => Version::FIRST,
             };
-            self.fix((signatures, &mut signed.version, &mut signed.expires), version, lifetimes.targets)?;
+            let asked = asked.remove(role);
+            dropped.extend(fix(document, asked.as_slice(), version, lifetimes.targets, *now)?);
         }
-        Ok(staged)
+        Ok((staged, dropped))
     }
 
     /// The keys that have to sign a role of a proposal.
@@ -149,20 +158,58 @@ impl<'a> Proposing<'a> {
         let at_hand = |keyid: &&KeyId| self.at_hand.iter().any(|known| known == keyid.as_str());
         asked.keyids.iter().filter(at_hand).count() as u64 >= u64::from(asked.threshold.get())
     }
+}
 
-    /// Sets version and expiry, unless the role was signed with these.
-    fn fix(
-        &self,
-        (signatures, version, expires): (&mut Vec<Signature>, &mut Version, &mut Moment),
-        next: Version,
-        lifetime: Span,
-    ) -> Result<(), RepositoryError> {
-        if signatures.is_empty() || *version != next || *expires <= self.now {
-            signatures.clear();
-            *version = next;
-            *expires = expires_at(self.now, lifetime)?;
-        }
-        Ok(())
+/// How much longer than its life a signed role may live: clocks of those who sign differ.
+const CLOCKS_APART: Span = Span::days(1);
+
+/// Sets version and expiry, unless somebody whose signature counts has signed the role with these. Drops signatures that
+/// count for nothing, and says so.
+pub(super) fn fix<T: Dated>(
+    document: &mut Document<T>,
+    asked: &[Asked],
+    next: Version,
+    lifetime: Span,
+    now: Moment,
+) -> Result<Option<DroppedSignatures>, RepositoryError> {
+    let Document { signatures, signed } = document;
+    let mut dropped = signing::retain_valid(signatures, signed, asked)?;
+    let mut why = "they are not of what is staged, or of keys that may not sign it";
+    let latest = expires_at(expires_at(now, lifetime)?, CLOCKS_APART)?;
+    let (version, expires) = (signed.version(), signed.expires());
+    let unfit = match () {
+        () if version != next => Some("another publication has taken the version that they were made for"),
+        () if expires <= now => Some("what they were made for has expired"),
+        () if expires > latest => Some("what they were made for would live longer than a role of this repository does"),
+        () => None,
+    };
+    if let Some(unfit) = unfit.filter(|_| !signatures.is_empty()) {
+        why = unfit;
+        dropped.extend(signatures.drain(..).map(|signature| signature.keyid));
+    }
+    if signatures.is_empty() {
+        signed.date(next, expires_at(now, lifetime)?);
+    }
+    let keyids: Vec<String> = dropped.iter().map(ToString::to_string).collect();
+    let role = asked.first().map(|asked| asked.role.to_string()).unwrap_or_default();
+    Ok((!keyids.is_empty()).then_some(DroppedSignatures { role, keyids, why }))
+}
+
+/// A role that can be given a version and an expiry.
+pub(super) trait Dated: Role + Serialize {
+    /// Gives it these.
+    fn date(&mut self, version: Version, expires: Moment);
+}
+
+impl Dated for Root {
+    fn date(&mut self, version: Version, expires: Moment) {
+        (self.version, self.expires) = (version, expires);
+    }
+}
+
+impl Dated for Targets {
+    fn date(&mut self, version: Version, expires: Moment) {
+        (self.version, self.expires) = (version, expires);
     }
 }
 

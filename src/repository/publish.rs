@@ -15,10 +15,11 @@ use jiff::Timestamp as Moment;
 use serde::Serialize;
 
 use super::{
-    Change, Editor, Layout, Lifetimes, RepositoryError, founding,
+    Change, DroppedSignatures, Editor, Layout, Lifetimes, RepositoryError, founding,
     journal::{Pending, PendingFile, StoredFile, commit, has_content, stored_path},
     keys::{KeyFolder, Signer},
     layout::METADATA_MAX,
+    log::Deed,
     proposal::Proposing,
     published::{Online, Overlay, Published},
     signing::{self, Asked},
@@ -55,6 +56,8 @@ pub struct PublishedRole {
     pub version: u64,
     /// When it expires.
     pub expires: String,
+    /// The keys that signed it.
+    pub keyids: Vec<String>,
 }
 
 /// Signs and publishes what is staged. With nothing staged, renews the roles that are past half of their life and
@@ -70,7 +73,8 @@ pub fn publish(dir: &Path, clock: &dyn Clock) -> Result<Publication, RepositoryE
     let lock = layout.lock_publishing()?;
     let report = Publication { resumed: editor.resumed(), ..Publication::default() };
     let change = editor.change()?;
-    let Some((roles, pending)) = prepare(&mut editor, clock)? else { return Ok(report) };
+    let Some((roles, mut pending)) = prepare(&mut editor, clock)? else { return Ok(report) };
+    pending.log = Some(Deed::published(&change, &roles, None).to_line(clock.now())?);
     commit(&layout, &lock, &pending)?;
     Ok(Publication { change, roles, ..report })
 }
@@ -86,10 +90,10 @@ fn prepare(editor: &mut Editor, clock: &dyn Clock) -> Result<Option<(Vec<Publish
     let staged = std::mem::take(editor.staged_mut());
     let stored = staged_contents(&layout, &staged)?;
     let proposing = Proposing::new(&layout, &before, lifetimes, now)?;
-    let proposal = proposing.propose(staged)?;
+    let (proposal, dropped) = proposing.propose(staged)?;
     let mut making = Making::new(&layout, lifetimes, now);
     let root = proposal.root.as_ref().map_or_else(|| before.root.clone(), |root| root.signed.clone());
-    let entries = making.proposal(proposal, &proposing)?;
+    let entries = making.proposal(proposal, &proposing).map_err(|error| told(error, &dropped))?;
     let changed = !making.is_empty();
     making.renew_online(&root, &before.snapshot, &before.timestamp, entries, changed)?;
     if making.is_empty() {
@@ -97,6 +101,15 @@ fn prepare(editor: &mut Editor, clock: &dyn Clock) -> Result<Option<(Vec<Publish
     }
     let roles = making.roles.clone();
     Ok(Some((roles, making.finish(stored, true)?)))
+}
+
+/// Too few signatures, where some were dropped: says so.
+fn told(error: RepositoryError, voided: &[DroppedSignatures]) -> RepositoryError {
+    let RepositoryError::BelowThreshold { role, by, threshold, have, missing, keys, .. } = error else { return error };
+    let of_role = voided.iter().find(|voided| voided.role == role);
+    let dropped = of_role.map(|voided| format!(" (it had {}, dropped since {})", voided.keyids.len(), voided.why));
+    let dropped = dropped.unwrap_or_default().into();
+    RepositoryError::BelowThreshold { role, by, threshold, have, dropped, missing, keys }
 }
 
 /// Metadata files as they are made, in the order in which they are to be written.
@@ -243,7 +256,7 @@ impl<'a> Making<'a> {
             let content = String::from_utf8(content).map_err(|error| encode("metadata", error))?;
             metadata.push(PendingFile { name, content });
         }
-        Ok(Pending { metadata, stored, clears_staged })
+        Ok(Pending { metadata, stored, clears_staged, log: None })
     }
 
     fn add<T: Role + Serialize>(
@@ -265,7 +278,8 @@ impl<'a> Making<'a> {
         self.order.push(name.clone());
         self.overlay.insert(name, bytes);
         let expires = format_expires(expires);
-        self.roles.push(PublishedRole { role: role.to_string(), version: version.get(), expires });
+        let keyids = document.signatures.iter().map(|signature| signature.keyid.to_string()).collect();
+        self.roles.push(PublishedRole { role: role.to_string(), version: version.get(), expires, keyids });
         Ok(entry)
     }
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::{
     RepositoryError,
     keys::{KeyFolder, Signer},
+    log::{Deed, Several},
 };
 use crate::tuf::{
     KeyId, PublicKey, RoleName, canonical,
@@ -128,6 +129,15 @@ pub(super) fn add<T: Role + Serialize>(
     Ok(added)
 }
 
+/// What is logged of signatures that were added.
+pub(super) fn deed(signers: &[Box<dyn Signer>], change: &str, roles: &[Awaited]) -> Deed {
+    let keyids: Vec<String> = signers.iter().map(|signer| signer.public().keyid.clone()).collect();
+    let signed = roles.iter().filter(|role| keyids.iter().any(|keyid| role.signed.contains(keyid)));
+    let mut names: Vec<&str> = signed.map(|role| &*role.role).collect();
+    names.dedup();
+    Deed::Signed { change: change.to_owned(), roles: Several::of(names), keyids }
+}
+
 /// Drops the signatures that count for nothing; the key ids that they were said to be of.
 pub(super) fn retain_valid<T: Serialize>(
     signatures: &mut Vec<Signature>,
@@ -179,9 +189,10 @@ pub(super) fn check_thresholds<T: Role + Serialize>(
         if !awaited.is_complete() {
             return Err(RepositoryError::BelowThreshold {
                 role: awaited.role,
-                by: asked.by.clone(),
+                by: asked.by.as_str().into(),
                 threshold: u64::from(awaited.threshold),
                 have: awaited.signed.len() as u64,
+                dropped: Box::default(),
                 missing: awaited.missing.join(", "),
                 keys: keys.path().to_owned(),
             });

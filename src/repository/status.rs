@@ -95,8 +95,13 @@ pub fn status(dir: &Path, clock: &dyn Clock) -> Result<RepositoryStatus, Reposit
     let targets = published.targets.targets.len() + delegated.targets;
     roles.extend(delegated.roles);
     let staged = Staged::read(&layout)?;
-    let change = editor::difference(&layout, &published, &staged)?;
-    let awaited = awaited(&layout, &settings, &published, staged, clock)?;
+    let mut change = editor::difference(&layout, &published, &staged)?;
+    let mut awaited = Vec::new();
+    if staged != Staged::default() {
+        let proposing = Proposing::new(&layout, &published, settings.expires_after, clock.now())?;
+        let (proposal, dropped) = proposing.propose(staged)?;
+        (awaited, change.dropped) = (proposing.awaited(&proposal)?, dropped);
+    }
     Ok(RepositoryStatus {
         dir: dir.to_owned(),
         anchor: layout.anchor(),
@@ -108,21 +113,6 @@ pub fn status(dir: &Path, clock: &dyn Clock) -> Result<RepositoryStatus, Reposit
         awaited,
         unfinished: layout.pending().exists(),
     })
-}
-
-/// The signatures that what is staged has and waits for.
-pub(super) fn awaited(
-    layout: &Layout,
-    settings: &RepositorySettings,
-    published: &Published,
-    staged: Staged,
-    clock: &dyn Clock,
-) -> Result<Vec<Awaited>, RepositoryError> {
-    if staged == Staged::default() {
-        return Ok(Vec::new());
-    }
-    let proposing = Proposing::new(layout, published, settings.expires_after, clock.now())?;
-    proposing.awaited(&proposing.propose(staged)?)
 }
 
 struct Delegated {

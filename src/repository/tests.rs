@@ -246,7 +246,12 @@ fn a_new_root_key_is_signed_by_the_old_one_and_followed_from_the_anchor() {
     let report = publish(dir, clock).unwrap();
     assert_eq!(
         report.roles[0],
-        PublishedRole { expires: report.roles[0].expires.clone(), role: "root".into(), version: 3 }
+        PublishedRole {
+            expires: report.roles[0].expires.clone(),
+            role: "root".into(),
+            version: 3,
+            keyids: report.roles[0].keyids.clone()
+        }
     );
 }
 

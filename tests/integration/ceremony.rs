@@ -301,3 +301,166 @@ fn root_and_lost_keys_and_a_fast_forward_attack_are_got_over_before_a_running_ga
     assert_eq!(team.version("root"), 4);
     team.assert_followed(&published, &gate, &newer);
 }
+
+/// The digest that `diff` shows.
+fn digest(team: &Team, dir: &str) -> String {
+    let json: Value = serde_json::from_str(&team.repo(&["diff", dir, "--json"])).unwrap();
+    json["digest"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_person_signs_the_change_that_they_saw_and_no_other() {
+    let team = Team::new(&[]);
+    let [alice, bob] = ["alice", "bob"].map(|name| team.key(&format!("{name}.pem")));
+    let both = ["--add", "alice.pub.json", "--add", "bob.pub.json", "--threshold", "2"];
+    let targets = team.key_of("targets");
+    team.repo(&[&["rotate", "dir", "targets", "--remove", &targets], &both[..]].concat());
+    let shown = team.repo(&["diff", "dir"]);
+    for line in [
+        "~ root".to_owned(),
+        "keys of targets: threshold 1 -> 2".to_owned(),
+        format!("  + {alice}"),
+        format!("  - {targets}"),
+        format!("change   {}", digest(&team, "dir")),
+    ] {
+        assert!(shown.lines().any(|shown| shown == line), "no {line:?} in {shown}");
+    }
+    for key in ["alice.pem", "bob.pem"] {
+        team.repo(&["sign", "dir", "--key", key]);
+    }
+    team.repo(&["publish", "dir"]);
+    assert!(team.repo(&["diff", "dir"]).contains("nothing is staged"));
+
+    let (wheel, evil) = (Wheel::new("demo", "1.0"), Wheel::new("evil", "1.0"));
+    team.approve(&wheel);
+    assert!(team.repo(&["diff", "dir"]).lines().any(|line| line == format!("+ {}", wheel.target())));
+    let seen = digest(&team, "dir");
+    team.approve(&evil);
+    // Somebody swaps the change between the look and the signature.
+    let before = folder::files_below(&team.home.join("dir/staged")).len();
+    let swapped = run(&team.home, &["repo", "sign", "dir", "--key", "alice.pem", "--change", &seen]);
+    assert_eq!(swapped.status.code(), Some(3), "refused");
+    let said = String::from_utf8(swapped.stderr).unwrap();
+    assert!(said.contains(&seen) && said.contains(&digest(&team, "dir")) && said.contains("repo diff"), "{said}");
+    assert_eq!(folder::files_below(&team.home.join("dir/staged")).len(), before);
+    team.repo(&["revoke", "dir", "evil"]);
+    assert_eq!(digest(&team, "dir"), seen, "the same change has the same digest");
+    let said = team.repo(&["sign", "dir", "--key", "alice.pem", "--change", &seen]);
+    assert!(said.contains(&seen), "{said}");
+    assert_eq!(digest(&team, "dir"), seen, "also for the next who signs");
+
+    // What a signature was made for changes: that is said, and it counts no longer.
+    let ended = run(&team.home, &["repo", "revoke", "dir", "demo"]);
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert!(said.contains("1 signature(s) of role targets are dropped") && said.contains(&alice), "{said}");
+    team.approve(&wheel);
+    team.repo(&["sign", "dir", "--key", "alice.pem"]);
+    team.repo(&["sign", "dir", "--key", "bob.pem"]);
+    // Of another change, from a copy: it is not taken for one of this.
+    let staged = team.home.join("dir/staged/targets.json");
+    let mut json: Value = serde_json::from_slice(&fs::read(&staged).unwrap()).unwrap();
+    json["signed"]["expires"] = "2099-01-01T00:00:00Z".into();
+    fs::write(&staged, serde_json::to_vec_pretty(&json).unwrap()).unwrap();
+    let ended = run(&team.home, &["repo", "status", "dir"]);
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert!(said.contains("2 signature(s) of role targets are dropped"), "{said}");
+    let said = team.fails(&["publish", "dir"]);
+    assert!(said.contains("it had 2, dropped since") && said.contains(&bob), "{said}");
+    team.repo(&["sign", "dir", "--key", "alice.pem"]);
+    team.repo(&["sign", "dir", "--key", "bob.pem"]);
+    team.repo(&["publish", "dir"]);
+    let published = fs::read_dir(team.home.join("dir/published/metadata")).unwrap();
+    let published = published.map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap());
+    assert!(published.into_iter().all(|text| !text.contains("2099-")), "an expiry that nobody signed is not signed");
+}
+
+#[test]
+fn what_was_done_and_who_approved_what_is_told_to_people_and_scripts() {
+    let team = Team::new(&["--by", "Olga"]);
+    let (wheel, other) = (Wheel::new("demo", "1.0"), Wheel::new("other", "1.0"));
+    let index = team.world.upstream.url("/simple/");
+    for (wheel, by) in [(&wheel, "Alice"), (&other, "")] {
+        team.world.upstream.offer(wheel);
+        let pin = format!("{}=={} --hash=sha256:{}\n", wheel.project, wheel.version, wheel.sha256());
+        fs::write(team.home.join("requirements.txt"), pin).unwrap();
+        team.repo(&["approve", "dir", "requirements.txt", "--index-url", &index, "--by", by]);
+    }
+    team.repo(&["sign", "dir", "--by", "Alice"]);
+    team.repo(&["publish", "dir", "--by", "Bob"]);
+    for _ in 0..3 {
+        team.repo(&["publish", "dir", "--refresh", "--by", ""]);
+    }
+    let log = team.repo(&["log", "dir"]);
+    let lines: Vec<&str> = log.lines().collect();
+    for (line, words) in lines.iter().zip([
+        &["Olga  made the repository", "root_sha256"][..],
+        &["Alice  approved demo/demo-1.0", "from requirements.txt"],
+        &["-  approved other/other-1.0"],
+        &["Alice  signed change", "targets"],
+        &["Bob  published +demo/demo-1.0", "targets 2 by", "timestamp 2 by"],
+        &["-  renewed snapshot 5 by", "timestamp 5 by"],
+        &["2 renewals before, since"],
+    ]) {
+        assert!(words.iter().all(|word| line.contains(word)), "{words:?} are not in {line:?}");
+    }
+    assert_eq!(lines.len(), 7, "{log}");
+    let json: Value = serde_json::from_str(&team.repo(&["log", "dir", "--json", "--last", "4"])).unwrap();
+    let did: Vec<&str> = json.as_array().unwrap().iter().map(|entry| entry["did"].as_str().unwrap()).collect();
+    assert_eq!(did, ["published", "renewed", "renewed", "renewed"]);
+
+    let json: Value = serde_json::from_str(&team.repo(&["audit", "dir", "--json"])).unwrap();
+    let [first, second] = json.as_array().unwrap().as_slice() else { panic!("{json}") };
+    assert_eq!((&first["path"], &first["approval"]["by"]), (&wheel.target().into(), &"Alice".into()));
+    assert_eq!(
+        (&first["approval"]["from"], &first["approval"]["provenance"]),
+        (&"requirements.txt".into(), &"locked".into())
+    );
+    assert_eq!((&first["signed"]["role"], &first["signed"]["version"]), (&"targets".into(), &2.into()));
+    assert_eq!(first["signed"]["keyids"], Value::from(vec![team.key_of("targets")]));
+    assert!(second["path"] == other.target().as_str() && second["approval"].get("by").is_none(), "nobody is named");
+    for what in ["demo", "demo==1.0", &wheel.target(), wheel.target().split_once('/').unwrap().1] {
+        let said = team.repo(&["audit", "dir", what]);
+        let found = said.lines().count() == 1 && said.contains("Alice from requirements.txt (locked, downloaded)");
+        assert!(found && said.contains("targets 2 by"), "{what}: {said}");
+    }
+    assert!(team.fails(&["audit", "dir", "demo==2.0"]).contains("nothing that is published is named"));
+
+    // Whoever writes into the log does not write onto the terminal.
+    let path = team.home.join("dir/log.jsonl");
+    let mut log = fs::read_to_string(&path).unwrap();
+    log += "{\"at\":\"now\\u001b[2J\",\"by\":\"x\\n2026 Bob  published\",\"did\":\"revoked\",\"what\":\"\\u202e\",\"files\":{\"count\":0,\"first\":[]}}\nnoise\n";
+    fs::write(&path, log).unwrap();
+    let ended = run(&team.home, &["repo", "log", "dir"]);
+    let said = String::from_utf8(ended.stdout).unwrap();
+    assert_eq!(said.lines().count(), 8, "{said}");
+    assert!(!said.contains(['\u{1b}', '\u{202e}']) && said.contains("now\\u001b[2J"), "{said}");
+    assert!(String::from_utf8(ended.stderr).unwrap().contains("line 10 of the log"));
+}
+
+#[test]
+fn a_publication_that_is_killed_at_any_file_operation_stands_in_the_log_once() {
+    let team = Team::new(&[]);
+    team.approve(&Wheel::new("demo", "1.0"));
+    let (dir, copy) = (team.home.join("dir"), team.home.join("copy"));
+    let published = |dir: &Path| {
+        let log = fs::read_to_string(dir.join("log.jsonl")).unwrap();
+        log.lines().filter(|line| line.contains(r#""did":"published""#)).count()
+    };
+    for size in (0..40_000).step_by(1_500) {
+        let _ = fs::remove_dir_all(&copy);
+        folder::copy(&dir, &copy);
+        // Files that may not grow beyond this size: some write of the publication fails, at another place each time.
+        let limited = format!("--fsize={size}");
+        let ended = std::process::Command::new("prlimit")
+            .args([&limited, env!("CARGO_BIN_EXE_tufgate"), "repo", "publish", "copy"])
+            .current_dir(&team.home)
+            .output()
+            .expect("prlimit is there");
+        let done = published(&copy);
+        assert!(done <= 1 && (!ended.status.success() || done == 1), "{size}");
+        if !ended.status.success() {
+            run(&team.home, &["repo", "publish", "copy"]);
+        }
+        assert_eq!(published(&copy), 1, "{size}");
+    }
+}

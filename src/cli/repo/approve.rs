@@ -6,7 +6,7 @@ use clap::Args;
 use indicatif::HumanBytes;
 use jiff::Timestamp;
 
-use super::{approve_failure, progress::Bars, rules::RuleFlags};
+use super::{approve_failure, progress::Bars, rules::RuleFlags, tell_dropped};
 use crate::{
     approve::{self, ApproveError, ApproveReport, ApproveRequest, Planned, ProjectRange, Provenance},
     base::{ByteSize, Clock as _, SystemClock},
@@ -121,6 +121,7 @@ pub(in crate::cli) fn print_left_out(report: &ApproveReport) {
 }
 
 fn print_approved(report: &ApproveReport) -> Result<(), Failure> {
+    tell_dropped(&report.change);
     for path in &report.approved {
         print_line(&format!("+ {path}"))?;
     }

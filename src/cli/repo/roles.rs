@@ -1,15 +1,19 @@
 //! Who signs: delegations, signatures from several machines, other keys.
 
-use std::{num::NonZeroU32, path::PathBuf};
+use std::{
+    io::{BufRead as _, IsTerminal as _, Read as _},
+    num::NonZeroU32,
+    path::PathBuf,
+};
 
 use clap::Args;
 
-use super::{print_change, repository_failure};
+use super::{print_change, repository_failure, tell_dropped};
 use crate::{
     base::SystemClock,
     cli::{Exit, Failure, print_json, print_line},
     repository::{
-        self, Awaited, Change, KeyChange, NewRole, PublicPart, RepositoryError, Rotation, Signer,
+        self, Awaited, Change, Difference, KeyChange, NewRole, PublicPart, RepositoryError, Rotation, Signer,
         keys::{self, KeyFolder},
         layout::Layout,
     },
@@ -17,6 +21,8 @@ use crate::{
 
 /// How many roles that wait for the same are listed by name.
 const LISTED_MAX: usize = 8;
+/// The longest answer that is read, in bytes.
+const ANSWER_MAX: u64 = 100;
 
 #[derive(Debug, Args)]
 pub(super) struct Delegate {
@@ -53,6 +59,10 @@ pub(super) struct Sign {
     /// A private key; left out, all that lie in the repository's folder of keys
     #[arg(long = "key", value_name = "FILE")]
     keys: Vec<PathBuf>,
+    /// Sign nothing but this change: the digest that `tufgate repo diff` shows. Without it you are shown the change and asked;
+    /// where there is no terminal, what is staged is signed
+    #[arg(long, value_name = "DIGEST")]
+    change: Option<String>,
     /// Print what was signed, and who is still to sign, as JSON
     #[arg(long)]
     json: bool,
@@ -93,15 +103,21 @@ impl Diff {
         if self.json {
             return print_json(&difference).map(|()| Exit::Ok);
         }
-        if difference.change.is_empty() && difference.awaited.is_empty() {
-            return print_line("nothing is staged").map(|()| Exit::Ok);
-        }
-        print_change(&difference.change)?;
-        for role in &difference.keys {
-            print_key_change(role)?;
-        }
-        print_awaited(&difference.awaited).map(|()| Exit::Ok)
+        print_difference(&difference).map(|()| Exit::Ok)
     }
+}
+
+fn print_difference(difference: &Difference) -> Result<(), Failure> {
+    if difference.change.is_empty() && difference.awaited.is_empty() {
+        tell_dropped(&difference.change);
+        return print_line("nothing is staged");
+    }
+    print_change(&difference.change)?;
+    for role in &difference.keys {
+        print_key_change(role)?;
+    }
+    print_awaited(&difference.awaited)?;
+    print_line(&format!("change   {}", difference.digest))
 }
 
 fn print_key_change(change: &KeyChange) -> Result<(), Failure> {
@@ -131,24 +147,60 @@ impl Delegate {
 
 impl Sign {
     pub(super) fn run(self) -> Result<Exit, Failure> {
-        let signers = self.signers().map_err(failed)?;
-        let report = repository::sign(&self.dir, &signers, &SystemClock).map_err(failed)?;
+        let difference = repository::diff(&self.dir, &SystemClock).map_err(failed)?;
+        if difference.awaited.is_empty() {
+            return Err(failed(RepositoryError::NothingToSign));
+        }
+        let is_asked = self.change.is_none() && std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+        let change = match is_asked {
+            true => Some(confirm(&difference)?),
+            false => self.change.clone(),
+        };
+        let signers = self.signers(&difference)?;
+        let report = repository::sign(&self.dir, &signers, change.as_deref(), &SystemClock).map_err(failed)?;
         if self.json {
             return print_json(&report).map(|()| Exit::Ok);
         }
-        print_change(&report.change)?;
-        print_line(&format!("{} signature(s) added", report.added))?;
+        if !is_asked {
+            print_change(&report.change)?;
+        }
+        print_line(&format!("{} signature(s) added to change {}", report.added, report.digest))?;
         print_awaited(&report.roles)?;
         Ok(Exit::Ok)
     }
 
-    fn signers(&self) -> Result<Vec<Box<dyn Signer>>, RepositoryError> {
-        let in_folder = || KeyFolder::new(Layout::open(&self.dir)?.keys()).list();
-        let paths = match self.keys.is_empty() {
-            true => in_folder()?.into_iter().map(|(_, path)| path).collect(),
-            false => self.keys.clone(),
+    /// The keys that are named, or those in the repository's folder that have something to sign. Nothing is locked while
+    /// their passphrases are asked for.
+    fn signers(&self, difference: &Difference) -> Result<Vec<Box<dyn Signer>>, Failure> {
+        let open = |path: &PathBuf| keys::open(path).map_err(failed);
+        if !self.keys.is_empty() {
+            return self.keys.iter().map(open).collect();
+        }
+        let folder = Layout::open(&self.dir).map_err(failed)?.keys();
+        let is_wanted = |keyid: &String| {
+            difference.awaited.iter().any(|role| role.missing.contains(keyid) || role.signed.contains(keyid))
         };
-        paths.iter().map(|path| keys::open(path)).collect()
+        let keys = KeyFolder::new(folder.clone()).list().map_err(failed)?;
+        let wanted: Vec<PathBuf> =
+            keys.into_iter().filter(|(keyid, _)| is_wanted(keyid)).map(|(_, path)| path).collect();
+        if wanted.is_empty() {
+            let why = format!("no key in {} may sign what is staged; name one with --key", folder.display());
+            return Err(Failure::usage(why));
+        }
+        wanted.iter().map(open).collect()
+    }
+}
+
+/// Shows a change and asks whether it is to be signed; its digest.
+fn confirm(difference: &Difference) -> Result<String, Failure> {
+    print_difference(difference)?;
+    eprint!("Sign this change? [y/N] ");
+    let mut answer = String::new();
+    let read = std::io::stdin().lock().take(ANSWER_MAX).read_line(&mut answer);
+    read.map_err(|error| Failure::failed(format!("cannot read from the terminal: {error}")))?;
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(difference.digest.clone()),
+        _ => Err(Failure::failed("nothing was signed")),
     }
 }
 
