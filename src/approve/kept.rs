@@ -40,7 +40,8 @@ impl Kept {
         files::private_folder(&kept.folder)?;
         for entry in fs::read_dir(&kept.folder).map_err(FileError::at("read", &kept.folder))? {
             let entry = entry.map_err(FileError::at("read", &kept.folder))?;
-            if !entry.file_name().to_str().is_some_and(|name| wanted.contains(name)) {
+            let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+            if !is_file || !entry.file_name().to_str().is_some_and(|name| wanted.contains(name)) {
                 remove(&entry.path())?;
             }
         }
@@ -128,7 +129,9 @@ mod tests {
         let mut found = String::new();
         kept.find(&wanted).unwrap().unwrap().read_to_string(&mut found).unwrap();
         assert_eq!(found, "wanted");
-        assert!(kept.find(&Digest::sha256(b"link")).is_err(), "a link is not followed");
+        assert!(kept.find(&Digest::sha256(b"link")).unwrap().is_none(), "a link is removed");
+        std::os::unix::fs::symlink(home.path(), dir.join(FOLDER).join(other.to_hex())).unwrap();
+        assert!(kept.find(&other).is_err(), "and not followed");
         kept.clear().unwrap();
         assert!(!dir.join(FOLDER).exists() && home.path().exists());
     }

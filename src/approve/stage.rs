@@ -85,9 +85,10 @@ impl<'a> Stage<'a> {
             (None, Some(size), Some(sha256)) => (size, only(sha256)),
             (None, ..) => return Err(ApproveError::NoLength { filename: filename.clone() }),
         };
-        let requires_python = match (&wanted.place, checked.as_ref().and_then(|checked| checked.metadata.as_ref())) {
-            (Place::Folder(_), Some(metadata)) => wheel::requires_python(metadata),
-            _ => file.requires_python.clone(),
+        // What is in the wheel counts, and not what an index says of it.
+        let requires_python = match checked.as_ref().and_then(|checked| checked.metadata.as_ref()) {
+            Some(metadata) => wheel::requires_python(metadata),
+            None => file.requires_python.clone(),
         };
         let core_metadata = self.file_targets(wanted, checked, length, &digests)?;
         let listed = ListedFile {

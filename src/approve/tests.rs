@@ -1,5 +1,7 @@
 //! Approvals from lock file to staged change, against an index that may lie.
 
+mod sources;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -34,6 +36,8 @@ struct Content {
     pages: BTreeMap<String, Vec<Entry>>,
     files: BTreeMap<String, Vec<Step>>,
     html: bool,
+    /// What all projects are said to be (PEP 792).
+    status: Option<&'static str>,
 }
 
 impl Index {
@@ -64,33 +68,43 @@ impl Index {
         let project = request.target.strip_prefix("/simple/").and_then(|rest| rest.strip_suffix('/'));
         match project.and_then(|project| content.pages.get(project)) {
             None => reply(404, &[], b"no"),
-            Some(page) if content.html => reply(200, &[("content-type", "text/html")], html(page).as_bytes()),
+            Some(page) if content.html => {
+                reply(200, &[("content-type", "text/html")], html(page, content.status).as_bytes())
+            }
             Some(page) => {
                 let kind = ("content-type", "application/vnd.pypi.simple.v1+json");
-                reply(200, &[kind], json(project.unwrap(), page).as_bytes())
+                reply(200, &[kind], json(project.unwrap(), page, content.status).as_bytes())
             }
         }
     }
 }
 
-fn json(project: &str, page: &[Entry]) -> String {
+fn json(project: &str, page: &[Entry], status: Option<&str>) -> String {
     let files: Vec<_> = page
         .iter()
         .map(|(filename, path, sha256, size)| {
-            serde_json::json!({ "filename": filename, "url": path, "hashes": { "sha256": sha256 }, "size": size,
+            let hashes =
+                if sha256.is_empty() { serde_json::json!({}) } else { serde_json::json!({ "sha256": sha256 }) };
+            serde_json::json!({ "filename": filename, "url": path, "hashes": hashes, "size": size,
                 "requires-python": ">=3.9", "yanked": false, "upload-time": "2026-01-02T03:04:05Z" })
         })
         .collect();
-    serde_json::json!({ "meta": { "api-version": "1.4" }, "name": project, "files": files }).to_string()
+    let mut page = serde_json::json!({ "meta": { "api-version": "1.4" }, "name": project, "files": files });
+    if let Some(status) = status {
+        page["project-status"] = serde_json::json!({ "status": status, "reason": "malware" });
+    }
+    page.to_string()
 }
 
-fn html(page: &[Entry]) -> String {
+fn html(page: &[Entry], status: Option<&str>) -> String {
     let link = |(filename, path, sha256, _): &Entry| format!("<a href=\"{path}#sha256={sha256}\">{filename}</a>");
-    format!("<!DOCTYPE html><html><body>{}</body></html>", page.iter().map(link).collect::<String>())
+    let status = status.map(|status| format!("<meta name=\"pypi:project-status\" content=\"{status}\">"));
+    let head = status.unwrap_or_default();
+    format!("<!DOCTYPE html><html><head>{head}</head><body>{}</body></html>", page.iter().map(link).collect::<String>())
 }
 
 fn wheel(project: &str, version: &str, more: &[(&str, &[u8])]) -> Vec<u8> {
-    let metadata = format!("Metadata-Version: 2.1\nName: {project}\nVersion: {version}\n");
+    let metadata = format!("Metadata-Version: 2.1\nName: {project}\nVersion: {version}\nRequires-Python: >=3.10\n");
     let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
     let path = format!("{project}-{version}.dist-info/METADATA");
     for (name, bytes) in [(path.as_str(), metadata.as_bytes())].iter().chain(more) {
@@ -219,8 +233,9 @@ async fn pinned_files_their_metadata_and_a_listing_are_staged_and_published() {
     let listing = world.listing("foo");
     let listed = listing.file("foo-1.0-py3-none-any.whl").unwrap();
     assert_eq!((listed.base, listed.path.as_str()), (0, "f0/foo-1.0-py3-none-any.whl"));
-    assert_eq!(listed.requires_python.as_deref(), Some(">=3.9"));
-    let metadata = b"Metadata-Version: 2.1\nName: foo\nVersion: 1.0\n";
+    assert_eq!(listed.requires_python.as_deref(), Some(">=3.10"), "what the wheel says, not the index");
+    assert_eq!(listing.file("foo-1.0.tar.gz").unwrap().requires_python.as_deref(), Some(">=3.9"));
+    let metadata = b"Metadata-Version: 2.1\nName: foo\nVersion: 1.0\nRequires-Python: >=3.10\n";
     assert_eq!(listed.core_metadata.as_ref().unwrap().sha256, Digest::sha256(metadata));
     let editor = Editor::open(&world.dir()).unwrap();
     let path = file_target(&"foo".parse().unwrap(), "foo-1.0.tar.gz").unwrap();

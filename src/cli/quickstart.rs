@@ -54,13 +54,14 @@ const RESTART_PAUSE: Duration = Duration::from_secs(5);
 /// Arguments of `tufgate quickstart`.
 #[derive(Debug, Args)]
 pub struct Quickstart {
-    /// requirements.txt with hashes, pylock.toml, uv.lock or poetry.lock
-    #[arg(required = true, value_name = "LOCKFILE")]
-    locks: Vec<PathBuf>,
+    /// Lock files (requirements.txt with hashes, pylock.toml, uv.lock, poetry.lock), and folders of wheels and source
+    /// distributions, for which no index is needed
+    #[arg(required = true, value_name = "SOURCE")]
+    sources: Vec<PathBuf>,
     /// Where keys, repository, state and cache live; left out, the user's data folder
     #[arg(long, value_name = "DIR", env = "TUFGATE_DIR")]
     dir: Option<PathBuf>,
-    /// The index (Simple API); left out, the one that pip is configured with
+    /// The index (Simple API); left out, the one of the run before, at first the one that pip is configured with
     #[arg(long, value_name = "URL")]
     index_url: Option<String>,
     /// Address of the gate
@@ -86,27 +87,36 @@ impl Quickstart {
 
     async fn start(self) -> Result<Exit, Failure> {
         // Before a folder is made: what cannot work leaves nothing behind.
-        let locks = approve::read_locks(&self.locks).map_err(|error| approve_failure(&error))?;
+        let (folders, files) = self.by_kind();
+        let locks = approve::read_locks(&files).map_err(|error| approve_failure(&error))?;
         self.check_addresses()?;
-        let pip = Pip::from_environment();
         let recorded = self.recorded();
-        let index = pip.index_url(self.index_url.as_deref(), recorded.as_deref()).await;
-        let (index, from) = index.map_err(|error| approve_failure(&error.into()))?;
+        let index = match (&self.index_url, &recorded) {
+            // Folders need none.
+            (None, None) if locks.is_empty() && !folders.is_empty() => None,
+            (flag, recorded) => {
+                let index = Pip::from_environment().index_url(flag.as_deref(), recorded.as_deref()).await;
+                Some(index.map_err(|error| approve_failure(&error.into()))?)
+            }
+        };
         let dir = self.folder()?;
-        let index = self.not_ourselves(&dir, index)?;
+        let index = match index {
+            Some((index, from)) => Some((self.not_ourselves(&dir, index)?, from)),
+            None => None,
+        };
         if !self.once {
             take_gate(&dir)?.ok_or_else(|| {
                 Failure::failed(format!("another tufgate serves from {}: stop it, or use --once", dir.display()))
             })?;
         }
         let root = set_up(&dir).await?;
-        let approved = self.approve(&dir, &index).await;
+        let approved = self.approve(&dir, index.as_ref().map(|(index, _)| index)).await;
         signer(&["publish"], &dir).await?;
         let config = match approved {
             Ok(report) => {
                 print_left_out(&report);
-                let config = self.configure(&dir, &report)?;
-                eprintln!("tufgate: {}", summary(&report, from));
+                let config = self.configure(&dir, &report, index.as_ref().map(|(index, _)| index))?;
+                eprintln!("tufgate: {}", summary(&report, index.as_ref().map(|(_, from)| *from)));
                 config
             }
             Err(error) if error.fault() == Fault::Unavailable && !self.once => Some(self.as_before(&dir, &error)?),
@@ -198,12 +208,19 @@ impl Quickstart {
         std::path::absolute(&dir).map_err(|error| Failure::usage(format!("{}: {error}", dir.display())))
     }
 
-    async fn approve(&self, dir: &Path, index: &Url) -> Result<ApproveReport, ApproveError> {
+    /// The folders and the lock files among the sources.
+    fn by_kind(&self) -> (Vec<PathBuf>, Vec<PathBuf>) {
+        self.sources.iter().cloned().partition(|path| path.is_dir())
+    }
+
+    async fn approve(&self, dir: &Path, index: Option<&Url>) -> Result<ApproveReport, ApproveError> {
         let settings = Settings { ca_file: self.ca_file.clone(), ..Settings::default() };
         let client = Client::new(&settings, &Environment::of_process()).map_err(ApproveError::Upstream)?;
+        let (folders, locks) = self.by_kind();
         let request = ApproveRequest {
-            locks: self.locks.clone(),
-            index_url: Some(index.to_string()),
+            locks,
+            folders,
+            index_url: index.map(Url::to_string),
             // The gate's configuration is written anew for it.
             record_index: true,
             ..ApproveRequest::new(dir.to_owned(), client, SystemClock::shared())
@@ -216,7 +233,7 @@ impl Quickstart {
 
     /// Writes the gate's configuration anew at each run: it follows from the arguments and from what was approved.
     /// `None` where a gate serves, which goes by the one that is there; only `--once` goes on then.
-    fn configure(&self, dir: &Path, report: &ApproveReport) -> Result<Option<Config>, Failure> {
+    fn configure(&self, dir: &Path, report: &ApproveReport, index: Option<&Url>) -> Result<Option<Config>, Failure> {
         for folder in GATE_FOLDERS {
             files::private_folder(&dir.join(folder)).map_err(|error| Failure::failed(error.to_string()))?;
         }
@@ -227,12 +244,11 @@ impl Quickstart {
                 false => Err(Failure::failed(format!("another tufgate began to serve from {}", dir.display()))),
             };
         };
-        self.write_config(dir, report).map(Some)
+        self.write_config(dir, report, index).map(Some)
     }
 
-    fn write_config(&self, dir: &Path, report: &ApproveReport) -> Result<Config, Failure> {
-        let credential =
-            report.index.as_ref().map_or_else(|| Ok(String::new()), |index| write_credential(dir, index))?;
+    fn write_config(&self, dir: &Path, report: &ApproveReport, index: Option<&Url>) -> Result<Config, Failure> {
+        let credential = index.map_or_else(|| Ok(String::new()), |index| write_credential(dir, index))?;
         let text = self.config_text(dir, report, &credential)?;
         let path = dir.join(CONFIG);
         files::write_atomic(&path, text.as_bytes(), Mode::Private)
@@ -248,6 +264,10 @@ impl Quickstart {
             url.map(|url| quoted(url.as_str())).map_err(|()| Failure::usage(format!("no URL for {}", path.display())))
         };
         let bases: Vec<String> = report.file_bases.iter().map(|base| quoted(base)).collect();
+        // Without an index pages come from signed listings alone, and files from the repository.
+        let index = report.recorded_index.as_ref().map_or_else(String::new, |index| {
+            format!("index_url = {}\nfiles_url = [{}]\n", quoted(index), bases.join(", "))
+        });
         let ca_file = match &self.ca_file {
             Some(path) => {
                 let path = std::path::absolute(path).map_err(|error| Failure::usage(error.to_string()))?;
@@ -265,16 +285,14 @@ impl Quickstart {
              [upstream]\n{ca_file}{credential}\n\
              [[repository]]\nname = \"approved\"\nroot = {root}\nmetadata_url = {metadata}\ntargets_url = {targets}\n\
              refresh_every = \"10s\"\n\n\
-             [[mount]]\nname = \"pypi\"\npath = \"/\"\nfront = \"pypi\"\nrepository = \"approved\"\nindex_url = {index}\n\
-             files_url = [{files}]\ntarget_path = \"{{project}}/{{filename}}\"\n\
+             [[mount]]\nname = \"pypi\"\npath = \"/\"\nfront = \"pypi\"\nrepository = \"approved\"\n{index}\
+             target_path = \"{{project}}/{{filename}}\"\n\
              listing_path = \"simple/{{project}}/index.json\"\n",
             listen = quoted(&self.listen.to_string()),
             admin = quoted(&self.admin_address().to_string()),
             root = quoted(&layout.anchor().to_string_lossy()),
             metadata = folder(layout.metadata())?,
             targets = folder(layout.targets())?,
-            index = quoted(report.index_url.as_deref().unwrap_or_default()),
-            files = bases.join(", "),
         ))
     }
 
@@ -423,8 +441,11 @@ fn is_free(listen: SocketAddr) -> Result<(), Failure> {
     TcpListener::bind(listen).map(drop).map_err(|error| Failure::failed(format!("cannot listen on {listen}: {error}")))
 }
 
-fn summary(report: &ApproveReport, from: Source) -> String {
-    let index = format!("index {} (from {})", report.index_url.as_deref().unwrap_or("none"), from.as_str());
+fn summary(report: &ApproveReport, from: Option<Source>) -> String {
+    let index = match (&report.index_url, from) {
+        (Some(index), Some(from)) => format!("index {index} (from {})", from.as_str()),
+        _ => "no index was asked".to_owned(),
+    };
     if report.approved.is_empty() {
         return format!("{} file(s) of {} project(s) are signed already; {index}", report.known, report.projects);
     }

@@ -312,4 +312,15 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn what_the_repository_stores_has_a_folder_of_its_own_and_no_upstream_whatever_the_bases() {
+        let path = FilePath::new("a-1.0.tar.gz").unwrap();
+        assert_eq!(FileBases::link(usize::from(STORED), &path), "../../stored/a-1.0.tar.gz");
+        for bases in [bases(), FileBases::default()] {
+            assert_eq!(bases.of_folder("stored"), Some(usize::from(STORED)));
+            assert_eq!(bases.upstream(usize::from(STORED), &path), None);
+            assert_eq!(bases.of_folder("packages.65536"), None);
+        }
+    }
 }

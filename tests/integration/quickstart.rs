@@ -332,3 +332,39 @@ fn an_online_key_that_is_a_link_is_not_signed_with() {
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("symbolic link"), "{said}");
 }
+
+#[test]
+fn a_folder_of_wheels_is_served_without_any_index_and_one_that_comes_later_joins_it() {
+    let desk = Desk::new();
+    let laid = Wheel::needing("laid", "1.0", &["demo-dep"]);
+    fs::create_dir(desk.home.path().join("wheels")).unwrap();
+    for wheel in [&laid, &desk.wheels[1]] {
+        fs::write(desk.home.path().join("wheels").join(&wheel.filename), &wheel.bytes).unwrap();
+    }
+    // No pip is asked for an index: it would name one at which nothing listens.
+    let quickstart = |arguments: &[&str]| {
+        let mut command: Command = tufgate(desk.home.path());
+        command.args(["quickstart", "wheels", "--dir", "product"]).args(arguments);
+        command.env("PIP_INDEX_URL", "http://127.0.0.1:1/simple/");
+        command
+    };
+    let output = quickstart(&["--once"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && said.contains("no index was asked"), "{said}");
+    let config = fs::read_to_string(desk.config()).unwrap();
+    assert!(!config.contains("index_url") && !config.contains("files_url"), "{config}");
+    let gate = Gate::spawn(quickstart(&["--listen", "127.0.0.1:0"]), &desk.config()).unwrap();
+    gate.await_ready();
+    for installer in Installer::BOTH {
+        gate.install(installer, &["laid"]).assert_installed("demo_dep", "1.5");
+    }
+    drop(gate);
+    assert!(desk.upstream.asked().is_empty());
+    // What is stored already is not asked of the index, and the next run asks the same index again.
+    desk.set_up();
+    let gate = Gate::spawn(quickstart(&["--listen", "127.0.0.1:0"]), &desk.config()).unwrap();
+    gate.await_ready();
+    let config = fs::read_to_string(desk.config()).unwrap();
+    assert!(config.contains(&desk.upstream.url("/simple/")), "{config}");
+    gate.install(Installer::Pip, &["demo", "laid"]).assert_installed("demo", "1.0");
+}
