@@ -154,4 +154,15 @@ mod tests {
         assert!(error.contains("foo>=2") && error.contains("1.10, 1.9, 1.4, 1.3, 1.2"), "{error}");
         assert!(!error.contains("0.1"), "{error}");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_typed_is_a_range_that_reads_back_or_an_error(text in "[a-zA-Z0-9.,*<>=!~_ -]{0,40}", any in ".{0,40}") {
+            for text in [text, any] {
+                if let Ok(range) = text.parse::<ProjectRange>() {
+                    proptest::prop_assert_eq!(range.to_string().parse::<ProjectRange>(), Ok(range));
+                }
+            }
+        }
+    }
 }

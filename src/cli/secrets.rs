@@ -9,10 +9,10 @@ use crate::repository::{SecretFile, Secrets};
 pub(super) struct SecretFiles {
     /// A private file (mode 0600) whose line is the passphrase of KEY (root for root.pem), or of all encrypted keys.
     /// Without it: TUFGATE_PASSPHRASE_KEY (…_ROOT), TUFGATE_PASSPHRASE, or a prompt
-    #[arg(long, global = true, value_name = "[KEY=]FILE")]
+    #[arg(long, global = true, help_heading = "Secrets", value_name = "[KEY=]FILE")]
     passphrase_file: Vec<SecretFile>,
     /// The same for the PIN of the token of this label: TUFGATE_PIN_TOKEN, TUFGATE_PIN, or a prompt
-    #[arg(long, global = true, value_name = "[TOKEN=]FILE")]
+    #[arg(long, global = true, help_heading = "Secrets", value_name = "[TOKEN=]FILE")]
     pin_file: Vec<SecretFile>,
 }
 

@@ -64,14 +64,14 @@ concern files of a folder.")]
 pub(super) struct Rules {
     /// The repository's folder
     dir: PathBuf,
-    #[command(flatten)]
-    flags: RuleFlags,
     /// Take a rule away
     #[arg(long, value_name = "RULE")]
     drop: Vec<Rule>,
     /// Print the rules as JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    flags: RuleFlags,
 }
 
 impl Rules {
