@@ -25,7 +25,6 @@ impl Desk {
     fn new() -> Self {
         let desk = Self { home: folder::temporary(), index: Upstream::start() };
         desk.repo(&["init", "dir"]);
-        fs::create_dir(desk.path("gate")).unwrap();
         desk
     }
 
@@ -78,6 +77,13 @@ impl Desk {
     /// A gate that reads the published folder as files, with this mount.
     fn gate(&self, mount: &str) -> Gate {
         let url = |below: &str| format!("file://{}/", self.path(below).display());
+        let targets = format!("targets_url = {:?}", url("dir/published/targets"));
+        self.gate_on(&url("dir/published/metadata"), &targets, "gate", mount)
+    }
+
+    /// A gate in a folder of its own that reads a repository there.
+    fn gate_on(&self, metadata: &str, targets: &str, folder: &str, mount: &str) -> Gate {
+        fs::create_dir_all(self.path(folder)).unwrap();
         let text = format!(
             r#"
             [server]
@@ -94,17 +100,15 @@ impl Desk {
             name = "approved"
             root = {root:?}
             metadata_url = {metadata:?}
-            targets_url = {targets:?}
+            {targets}
             refresh_every = "1s"
             [[mount]]
             repository = "approved"
             {mount}
             "#,
             root = self.path("dir/root.json"),
-            metadata = url("dir/published/metadata"),
-            targets = url("dir/published/targets"),
         );
-        Configuration::parse(&self.path("gate"), &text).start()
+        Configuration::parse(&self.path(folder), &text).start()
     }
 
     fn staged(&self) -> Vec<(PathBuf, Vec<u8>)> {
@@ -190,6 +194,31 @@ fn stored_files_stand_beside_files_of_an_index_and_are_never_asked_of_it() {
     desk.lock(&[&other]);
     let said = desk.fails(3, &["approve", "dir", "requirements.txt", "wheels"]);
     assert!(said.contains("ALARM: the folder wheels has ours-1.0"), "{said}");
+}
+
+#[test]
+fn a_gate_that_reads_from_a_gate_serves_what_the_repository_stores() {
+    let desk = Desk::new();
+    desk.lay("wheels", &[&Wheel::new("demo", "1.0")]);
+    desk.repo(&["approve", "dir", "wheels"]);
+    desk.repo(&["publish", "dir"]);
+    let above = desk.gate(PYPI);
+    let url = |path: &str| above.index_url().replace("/simple/", path);
+    // As docs/SCALING.md has it: pages are hints of the gate above, and nothing else is reached.
+    let below = desk.gate_on(
+        &url("/-/tuf/approved/"),
+        "",
+        "sidecar",
+        &format!(
+            "name = \"pypi\"\nfront = \"pypi\"\nindex_url = {:?}\nfiles_url = [{:?}, {:?}]",
+            above.index_url(),
+            url("/packages/"),
+            url("/stored/")
+        ),
+    );
+    for installer in Installer::BOTH {
+        below.install(installer, &["demo"]).assert_installed("demo", "1.0");
+    }
 }
 
 #[test]
