@@ -269,7 +269,7 @@ fn is_of(file: &File, project: &ProjectName, pin: &Pin) -> bool {
     distribution.is_ok_and(|found| found.of(project).is_some_and(|candidate| candidate.version == pin.version))
 }
 
-fn sha256(file: &File) -> Option<&Digest> {
+pub(super) fn sha256(file: &File) -> Option<&Digest> {
     file.digests.as_ref()?.sha256()
 }
 
@@ -284,7 +284,7 @@ fn other_digest(project: &ProjectName, pin: &Pin, file: &File) -> ApproveError {
 }
 
 /// Where a file is. A page may not lead from https to http, nor from the network into the file system.
-fn link(file: &File, index: &Url) -> Result<Url, ApproveError> {
+pub(super) fn link(file: &File, index: &Url) -> Result<Url, ApproveError> {
     let refuse = |why: &str| ApproveError::Link { filename: file.filename.clone(), why: why.to_owned() };
     let mut url = Url::parse(&file.url).map_err(|_| refuse("it is no absolute URL"))?;
     match (index.scheme(), url.scheme()) {

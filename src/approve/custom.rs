@@ -4,9 +4,14 @@
 //! {"tufgate": {"provenance": "locked", "digest": "downloaded", "approved": "2026-01-31T12:00:00Z", "from": "uv.lock",
 //!              "by": "alice"}}
 //! ```
-//! Other clients ignore it.
+//! Of an sdist that was looked into it also says what it needs to be built, and to run where it promises that:
+//! `"needs": {"build": ["setuptools>=61"], "run": ["idna>=2"], "python": ">=3.9"}`. It stands here, and not in a file beside the
+//! repository, because it is then signed with the file it is about, goes where that goes (bins, other machines, ceremonies)
+//! and ends with it; and so a later check of what is signed downloads nothing. Other clients ignore it.
 
 use serde::{Deserialize, Serialize};
+
+use super::sdist::Needs;
 
 /// The member of `custom` that is ours.
 const MEMBER: &str = "tufgate";
@@ -47,6 +52,12 @@ pub struct Record {
     /// Who approved it, as they called themselves. Public, as all that is signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
+    /// The extras that were asked for, in their normal form.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extras: Vec<String>,
+    /// Of an sdist that was downloaded: what it needs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needs: Option<Needs>,
 }
 
 impl Record {
@@ -73,9 +84,12 @@ mod tests {
             approved: "2026-01-31T12:00:00Z".to_owned(),
             from: "uv.lock".to_owned(),
             by: Some("alice".to_owned()),
+            extras: vec!["socks".to_owned()],
+            needs: Some(Needs { build: Some(vec!["flit-core".to_owned()]), ..Needs::default() }),
         };
         let custom = record.to_custom();
         assert_eq!(custom["tufgate"]["provenance"], "first-seen");
+        assert_eq!(custom["tufgate"]["needs"], serde_json::json!({ "build": ["flit-core"] }));
         assert_eq!(Record::of_custom(Some(&custom)), Some(record));
         assert_eq!(Record::of_custom(Some(&serde_json::json!({ "other": 1 }))), None);
         assert_eq!(Record::of_custom(None), None);

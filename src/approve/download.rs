@@ -13,6 +13,7 @@ use super::{
     candidates::{Place, Wanted},
     folder,
     kept::Kept,
+    sdist::Needs,
     wheel,
 };
 use crate::{
@@ -40,6 +41,8 @@ pub(super) struct Checked {
     pub(super) chunks: Option<ChunkDigests>,
     /// METADATA, where it is a wheel.
     pub(super) metadata: Option<Vec<u8>>,
+    /// What it needs, where it is an sdist.
+    pub(super) needs: Option<Needs>,
 }
 
 /// Refuses a file that is longer than the lock file says or, where none does, than [`FILE_MAX`].
@@ -153,12 +156,13 @@ impl Hashing {
                 expected: expected.clone(),
             });
         }
-        let metadata = listed.filename.ends_with(".whl").then(|| wheel::metadata(content, project, version));
+        let metadata = listed.filename.ends_with(".whl").then(|| wheel::metadata(&mut *content, project, version));
         let metadata =
             metadata.transpose().map_err(|why| ApproveError::Wheel { filename: listed.filename.clone(), why })?;
+        let needs = metadata.is_none().then(|| Needs::of(&mut *content, &listed.filename, project, version));
         // Too few of them, or too many: such a file has none.
         let chunks = self.chunks.and_then(|chunks| chunks.finish().ok());
-        Ok(Checked { length: self.length, sha256: found, chunks, metadata })
+        Ok(Checked { length: self.length, sha256: found, chunks, metadata, needs })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::{
-    approve::{pip_config::PipConfigError, rules::Excluded, wheel::WheelError},
+    approve::{build::NoBuild, pip_config::PipConfigError, rules::Excluded, wheel::WheelError},
     base::{ByteSize, ChunksError, Digest, Fault, files::FileError},
     index::HintError,
     lockfile::LockError,
@@ -235,6 +235,20 @@ pub enum ApproveError {
         /// What was named.
         what: String,
     },
+    /// What a build needs cannot be added.
+    #[error(
+        "{project} {version} needs {requirement} to be built, which cannot be added: {why}; approve it yourself, or leave out --with-build"
+    )]
+    Build {
+        /// The requirement.
+        requirement: String,
+        /// The project that has it.
+        project: String,
+        /// The version of that.
+        version: String,
+        /// Why it cannot be added.
+        why: NoBuild,
+    },
     /// A temporary file.
     #[error("cannot keep {filename} while it is checked: {source}")]
     Temporary {
@@ -261,7 +275,8 @@ impl ApproveError {
             | Self::UnknownProject { .. }
             | Self::UnknownVersion { .. }
             | Self::NothingPublished { .. }
-            | Self::NothingToRevoke { .. } => Fault::NotFound,
+            | Self::NothingToRevoke { .. }
+            | Self::Build { .. } => Fault::NotFound,
             Self::Link { .. } => Fault::Unavailable,
             Self::Upstream(error) => error.fault(),
             Self::Page(error) => error.fault(),

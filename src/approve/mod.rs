@@ -7,12 +7,15 @@
 
 mod audit;
 mod bases;
+mod build;
 mod candidates;
+mod closure;
 mod custom;
 mod download;
 mod error;
 mod folder;
 mod kept;
+mod metadata;
 pub mod pip_config;
 mod plan;
 mod progress;
@@ -20,12 +23,16 @@ mod range;
 mod request;
 mod revoke;
 mod rules;
+pub mod sdist;
+mod site;
 mod stage;
 mod tree;
 pub mod wheel;
 
 pub use audit::{Audited, audit};
 pub use bases::FileBases;
+pub use build::{Added, NoBuild};
+pub use closure::{Closure, Uncovered, Unknown, When, Why, closure};
 pub use custom::{DigestSource, Provenance, Record};
 pub use error::ApproveError;
 pub use plan::Planned;

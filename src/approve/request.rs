@@ -13,18 +13,20 @@ use serde::Serialize;
 use url::Url;
 
 use super::{
-    ApproveError, Excluded, FileBases, Planned, Progress, ProjectRange, Provenance,
-    candidates::{self, Candidates, Place, Wanted},
-    download::{Checked, bring, check_size},
+    ApproveError, Closure, Excluded, FileBases, Planned, Progress, ProjectRange, Provenance,
+    build::{self, Added, Built},
+    candidates::{self, Candidates, Wanted},
+    closure::{self, Extras, Scope},
+    download::{Checked, bring},
     file_target,
     kept::Kept,
     pip_config::{Pip, Source},
     plan, rules,
-    stage::Stage,
+    site::Site,
     tree,
 };
 use crate::{
-    base::{ByteSize, ChunkHasher, Digest, Fault, SharedClock, files},
+    base::{ByteSize, ChunkHasher, Fault, SharedClock, files},
     index,
     lockfile::{self, Included, Limits, Lock, LockedFile, Pin},
     repository::{ApprovalRules, Change, Editor, IndexRecord, log::Deed},
@@ -70,6 +72,8 @@ pub struct ApproveRequest {
     /// Also sign digests of chunks of this length, so that a gate can pass a large file on while it is fetched
     /// (docs/CHUNKS.md). Files that were approved before keep what is signed of them.
     pub chunks: Option<ByteSize>,
+    /// Also approve what building the sdists needs, as the index has it now.
+    pub with_build: bool,
     /// Talks to the index and the file hosts.
     pub client: Client,
     /// Tells the time of the approval.
@@ -93,6 +97,7 @@ impl ApproveRequest {
             trust_lock_hash: false,
             store: false,
             chunks: None,
+            with_build: false,
             client,
             clock,
         }
@@ -134,6 +139,10 @@ pub struct ApproveReport {
     pub excluded: Vec<Excluded>,
     /// Wheels whose METADATA is signed too.
     pub metadata: usize,
+    /// Files that were approved because a build needs them; among `approved`.
+    pub added: Vec<Added>,
+    /// What the files of this approval require, held against all that is signed.
+    pub closure: Closure,
     /// The staged change, earlier changes that are not published yet among it.
     pub change: Change,
 }
@@ -185,28 +194,18 @@ pub async fn approve(request: &ApproveRequest, progress: &dyn Progress) -> Resul
     }
     let locks = request.locks.iter().map(|path| read_lock(path)).collect::<Result<Vec<_>, _>>()?;
     let pins = pins(&locks)?;
-    let mut editor = Editor::open(&request.dir)?;
+    let editor = Editor::open(&request.dir)?;
     let rules = editor.settings().rules.with(&request.rules).ok_or_else(no_project_left)?;
     let Asked { candidates, pages, index, projects } = ask(request, &editor, &pins, progress).await?;
     let Candidates { wanted, missing, left_out, mut excluded } = candidates;
+    let concerned: BTreeSet<(ProjectName, String)> = wanted.keys().cloned().collect();
     let (new, known) = sort_out(&editor, wanted)?;
-    let now = request.clock.now();
-    let new = keep_to_rules(new, known, &rules, &pages, now, &mut excluded)?;
-    let recorded = editor.settings().index.clone();
-    let mut bases = FileBases::read(recorded.as_ref().map_or(&[], |record| &record.file_bases));
-    let before = bases.clone();
-    bases.cover(new.iter().filter_map(url), &links(&pages));
-    // Before the first: nothing is downloaded in vain.
-    new.iter().filter(|wanted| !is_trusted(request, wanted)).try_for_each(check_size)?;
-    let recorded = record(recorded, index.as_ref(), &bases, request.record_index);
+    let new = keep_to_rules(new, known, &rules, &pages, request.clock.now(), &mut excluded)?;
+    let mut site = Site::new(request, editor, rules, chunks, progress);
+    let before = site.cover(&new, &links(&pages))?;
     let left_out = locks.iter().flat_map(|lock| &lock.left_out).map(ToString::to_string).chain(left_out).collect();
     let mut report = ApproveReport {
         dry_run: request.dry_run,
-        index_url: index.as_ref().map(|(index, _)| candidates::shown(index)),
-        index_from: index.as_ref().map(|(_, source)| source.as_str()),
-        index: index.map(|(index, _)| index),
-        recorded_index: recorded.as_ref().map(|record| record.index_url.clone()),
-        file_bases: bases.to_strings(),
         projects,
         files: new.iter().map(Planned::of).collect::<Result<_, _>>()?,
         known,
@@ -216,35 +215,41 @@ pub async fn approve(request: &ApproveRequest, progress: &dyn Progress) -> Resul
         ..ApproveReport::default()
     };
     if request.dry_run {
+        report.tell_index(&site, index);
         report.approved = report.files.iter().map(|file| file.path.clone()).collect();
-        report.change = plan::foresee(&editor, &new, |wanted| !is_trusted(request, wanted))?;
+        report.change = plan::foresee(&site.editor, &new, |wanted| !is_trusted(request, wanted))?;
         return Ok(report);
     }
-    let digests: BTreeSet<String> =
-        new.iter().filter_map(|wanted| wanted.sha256.as_ref()).map(Digest::to_hex).collect();
-    let kept = match new.iter().all(|wanted| is_trusted(request, wanted)) {
-        true => None,
-        false => Some(Kept::open(editor.layout(), &digests)?),
+    let extras = extras(&pins);
+    let taken = site.take(new, &before, &extras).await?;
+    let scope = Scope::Files(concerned);
+    let (built, index) = match request.with_build {
+        true => build::add(&mut site, index, &scope, &extras).await?,
+        false => (Built { closure: closure::check(&site.editor, &scope, &extras)?, ..Built::default() }, index),
     };
-    let brought = fetch(request, new, kept.as_ref(), chunks, progress).await?;
-    let mut stage = Stage::new(&mut editor, &bases, kept.as_ref(), now, request.store);
-    stage.rebase(&before)?;
-    for ((wanted, checked), planned) in brought.into_iter().zip(&mut report.files) {
-        if let Some(checked) = &checked {
-            report.downloaded = report.downloaded.saturating_add(checked.length);
-            planned.size = Some(checked.length);
-            planned.sha256 = Some(checked.sha256.to_hex());
-        }
-        stage.add(&wanted, checked)?;
-    }
-    (report.approved, report.metadata) = stage.finish()?;
-    editor.settings_mut().index = recorded;
-    editor.note(Deed::approved(report.files.iter().map(|file| &*file.from), &report.approved));
-    report.change = editor.save()?;
-    if let Some(kept) = kept {
-        kept.clear()?;
-    }
+    report.files = [taken.files, built.taken.files].concat();
+    report.approved = [taken.approved, built.taken.approved].concat();
+    report.metadata = taken.metadata + built.taken.metadata;
+    report.downloaded = taken.downloaded.saturating_add(built.taken.downloaded);
+    (report.added, report.closure) = (built.added, built.closure);
+    let record = report.tell_index(&site, index);
+    site.editor.note(Deed::approved(report.files.iter().map(|file| &*file.from), &report.approved));
+    report.change = site.save(record)?;
     Ok(report)
+}
+
+impl ApproveReport {
+    /// Tells which index was asked, and gives what the repository is to remember of it.
+    fn tell_index(&mut self, site: &Site<'_>, index: Option<(Url, Source)>) -> Option<IndexRecord> {
+        let recorded = site.editor.settings().index.clone();
+        let recorded = record(recorded, index.as_ref(), &site.bases, site.request.record_index);
+        self.index_url = index.as_ref().map(|(index, _)| candidates::shown(index));
+        self.index_from = index.as_ref().map(|(_, source)| source.as_str());
+        self.recorded_index = recorded.as_ref().map(|record| record.index_url.clone());
+        self.file_bases = site.bases.to_strings();
+        self.index = index.map(|(index, _)| index);
+        recorded
+    }
 }
 
 /// What is there of what was asked for.
@@ -276,8 +281,7 @@ async fn ask(
     asked.dedup();
     let mut found = Asked { candidates, pages: BTreeMap::new(), index: None, projects: 0 };
     if !asked.is_empty() {
-        let recorded = editor.settings().index.as_ref().map(|record| record.index_url.as_str());
-        let (index, source) = request.pip.index_url(request.index_url.as_deref(), recorded).await?;
+        let (index, source) = index_of(request, editor).await?;
         found.pages = look_up(request, &index, asked, progress).await?;
         found.candidates.add_pins(&open, &found.pages, &index)?;
         for range in &request.projects {
@@ -296,6 +300,12 @@ async fn ask(
         return Err(ApproveError::NothingNamed { what });
     }
     Ok(found)
+}
+
+/// The index that is asked.
+pub(super) async fn index_of(request: &ApproveRequest, editor: &Editor) -> Result<(Url, Source), ApproveError> {
+    let recorded = editor.settings().index.as_ref().map(|record| record.index_url.as_str());
+    Ok(request.pip.index_url(request.index_url.as_deref(), recorded).await?)
 }
 
 /// What the repository remembers of its index. Another one that was named for this approval alone does not take its
@@ -346,16 +356,21 @@ fn keep_to_rules(
     Ok(kept)
 }
 
-fn url(wanted: &Wanted) -> Option<&Url> {
-    match &wanted.place {
-        Place::Index(url) => Some(url),
-        Place::Folder(_) => None,
-    }
+/// Whether a lock is believed without a download.
+pub(super) fn is_trusted(request: &ApproveRequest, wanted: &Wanted) -> bool {
+    request.trust_lock_hash && wanted.provenance == Provenance::Locked && !wanted.is_ours()
 }
 
-/// Whether a lock is believed without a download.
-fn is_trusted(request: &ApproveRequest, wanted: &Wanted) -> bool {
-    request.trust_lock_hash && wanted.provenance == Provenance::Locked && !wanted.is_ours()
+/// The extras that pins ask for.
+fn extras(pins: &[(ProjectName, Pin)]) -> Extras {
+    let mut extras = Extras::new();
+    for (project, pin) in pins {
+        // Names of extras have the normal form of names of projects (PEP 685).
+        for extra in pin.extras.iter().filter_map(|extra| ProjectName::parse(extra).ok()) {
+            closure::ask(&mut extras, project, extra.to_string());
+        }
+    }
+    extras
 }
 
 /// Reads lock files and what they include, and checks that they pin something.
@@ -395,7 +410,7 @@ fn pins(locks: &[Lock]) -> Result<Vec<(ProjectName, Pin)>, ApproveError> {
 }
 
 /// The pages of projects; one that the index does not have is left out.
-async fn look_up(
+pub(super) async fn look_up(
     request: &ApproveRequest,
     index: &Url,
     projects: Vec<ProjectName>,
@@ -418,7 +433,7 @@ async fn look_up(
 
 /// The files that are to be approved now, and how many were before. A name that was approved with other bytes is an
 /// alarm.
-fn sort_out(
+pub(super) fn sort_out(
     editor: &Editor,
     wanted: BTreeMap<(ProjectName, String), Wanted>,
 ) -> Result<(Vec<Wanted>, usize), ApproveError> {
@@ -444,12 +459,12 @@ fn sort_out(
     Ok((new, known))
 }
 
-fn links(pages: &BTreeMap<ProjectName, Page>) -> Vec<Url> {
+pub(super) fn links(pages: &BTreeMap<ProjectName, Page>) -> Vec<Url> {
     pages.values().flat_map(|page| &page.files).filter_map(|file| Url::parse(&file.url).ok()).collect()
 }
 
 /// Brings all files here and checks them, but for those of a lock that is believed. `kept` is there where one is not.
-async fn fetch(
+pub(super) async fn fetch(
     request: &ApproveRequest,
     new: Vec<Wanted>,
     kept: Option<&Kept>,

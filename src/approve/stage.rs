@@ -9,6 +9,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::{
     ApproveError, DigestSource, FileBases, Record,
     candidates::{Place, Wanted},
+    closure::Extras,
     download::Checked,
     file_target,
     kept::Kept,
@@ -34,6 +35,8 @@ pub(super) struct Stage<'a> {
     kept: Option<&'a Kept>,
     now: Timestamp,
     store: bool,
+    /// Extras that are asked for.
+    asked: &'a Extras,
     listings: BTreeMap<ProjectName, Vec<ListedFile>>,
     approved: Vec<String>,
     metadata: usize,
@@ -47,8 +50,9 @@ impl<'a> Stage<'a> {
         kept: Option<&'a Kept>,
         now: Timestamp,
         store: bool,
+        asked: &'a Extras,
     ) -> Self {
-        Self { editor, bases, kept, now, store, listings: BTreeMap::new(), approved: Vec::new(), metadata: 0 }
+        Self { editor, bases, kept, now, store, asked, listings: BTreeMap::new(), approved: Vec::new(), metadata: 0 }
     }
 
     /// Where a base became shorter, all listings say anew where their files are.
@@ -136,6 +140,8 @@ impl<'a> Stage<'a> {
             approved: format_expires(self.now),
             from: wanted.from.clone(),
             by: author(),
+            extras: self.asked.get(project).into_iter().flatten().cloned().collect(),
+            needs: checked.as_ref().and_then(|checked| checked.needs.clone()),
         };
         self.approved.push(path.to_string());
         let mut signed = TargetFile::new(length, digests);

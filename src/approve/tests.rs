@@ -3,7 +3,7 @@
 mod sources;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{Cursor, Write as _},
     path::{Path, PathBuf},
@@ -26,7 +26,7 @@ use crate::{
 
 /// What the index serves: pages and files by path.
 #[derive(Clone, Default)]
-struct Index(Arc<Mutex<Content>>);
+pub(super) struct Index(Arc<Mutex<Content>>);
 
 /// An entry of a project's page: file name, URL path, digest, length.
 type Entry = (String, String, String, Option<usize>);
@@ -38,16 +38,17 @@ struct Content {
     html: bool,
     /// What all projects are said to be (PEP 792).
     status: Option<&'static str>,
+    yanked: BTreeSet<String>,
 }
 
 impl Index {
     /// Lists and serves a file.
-    fn add(&self, project: &str, path: &str, bytes: &[u8]) {
+    pub(super) fn add(&self, project: &str, path: &str, bytes: &[u8]) {
         self.list(project, path, &Digest::sha256(bytes).to_hex(), Some(bytes.len()));
         self.serve(path, reply(200, &[("etag", "\"e\"")], bytes));
     }
 
-    fn list(&self, project: &str, path: &str, sha256: &str, size: Option<usize>) {
+    pub(super) fn list(&self, project: &str, path: &str, sha256: &str, size: Option<usize>) {
         let filename = path.rsplit('/').next().unwrap().to_owned();
         let entry = (filename, path.to_owned(), sha256.to_owned(), size);
         let mut content = self.0.lock().unwrap();
@@ -56,7 +57,11 @@ impl Index {
         page.push(entry);
     }
 
-    fn serve(&self, path: &str, steps: Vec<Step>) {
+    pub(super) fn yank(&self, path: &str) {
+        self.0.lock().unwrap().yanked.insert(path.to_owned());
+    }
+
+    pub(super) fn serve(&self, path: &str, steps: Vec<Step>) {
         self.0.lock().unwrap().files.insert(path.to_owned(), steps);
     }
 
@@ -73,20 +78,20 @@ impl Index {
             }
             Some(page) => {
                 let kind = ("content-type", "application/vnd.pypi.simple.v1+json");
-                reply(200, &[kind], json(project.unwrap(), page, content.status).as_bytes())
+                reply(200, &[kind], json(project.unwrap(), page, &content.yanked, content.status).as_bytes())
             }
         }
     }
 }
 
-fn json(project: &str, page: &[Entry], status: Option<&str>) -> String {
+fn json(project: &str, page: &[Entry], yanked: &BTreeSet<String>, status: Option<&str>) -> String {
     let files: Vec<_> = page
         .iter()
         .map(|(filename, path, sha256, size)| {
             let hashes =
                 if sha256.is_empty() { serde_json::json!({}) } else { serde_json::json!({ "sha256": sha256 }) };
             serde_json::json!({ "filename": filename, "url": path, "hashes": hashes, "size": size,
-                "requires-python": ">=3.9", "yanked": false, "upload-time": "2026-01-02T03:04:05Z" })
+                "requires-python": ">=3.9", "yanked": yanked.contains(path), "upload-time": "2026-01-02T03:04:05Z" })
         })
         .collect();
     let mut page = serde_json::json!({ "meta": { "api-version": "1.4" }, "name": project, "files": files });
@@ -103,8 +108,13 @@ fn html(page: &[Entry], status: Option<&str>) -> String {
     format!("<!DOCTYPE html><html><head>{head}</head><body>{}</body></html>", page.iter().map(link).collect::<String>())
 }
 
-fn wheel(project: &str, version: &str, more: &[(&str, &[u8])]) -> Vec<u8> {
-    let metadata = format!("Metadata-Version: 2.1\nName: {project}\nVersion: {version}\nRequires-Python: >=3.10\n");
+pub(super) fn wheel(project: &str, version: &str, more: &[(&str, &[u8])]) -> Vec<u8> {
+    wheel_saying(project, version, "Requires-Python: >=3.10\n", more)
+}
+
+/// A wheel with more lines in its METADATA.
+pub(super) fn wheel_saying(project: &str, version: &str, lines: &str, more: &[(&str, &[u8])]) -> Vec<u8> {
+    let metadata = format!("Metadata-Version: 2.1\nName: {project}\nVersion: {version}\n{lines}");
     let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
     let path = format!("{project}-{version}.dist-info/METADATA");
     for (name, bytes) in [(path.as_str(), metadata.as_bytes())].iter().chain(more) {
@@ -114,17 +124,17 @@ fn wheel(project: &str, version: &str, more: &[(&str, &[u8])]) -> Vec<u8> {
     writer.finish().unwrap().into_inner()
 }
 
-struct World {
-    folder: tempfile::TempDir,
-    index: Index,
-    server: TestServer,
+pub(super) struct World {
+    pub(super) folder: tempfile::TempDir,
+    pub(super) index: Index,
+    pub(super) server: TestServer,
 }
 
 const FOO: &str = "/files/f0/foo-1.0-py3-none-any.whl";
 const SDIST: &str = "/files/0d/foo-1.0.tar.gz";
 
 impl World {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let index = Index::default();
         let server = TestServer::start({
@@ -146,11 +156,11 @@ impl World {
         world
     }
 
-    fn dir(&self) -> PathBuf {
+    pub(super) fn dir(&self) -> PathBuf {
         self.folder.path().join("repository")
     }
 
-    fn lock(&self, pins: &[(&str, &[&[u8]])]) {
+    pub(super) fn lock(&self, pins: &[(&str, &[&[u8]])]) {
         let mut text = String::new();
         for (pin, files) in pins {
             text.push_str(pin);
@@ -162,7 +172,7 @@ impl World {
         fs::write(self.folder.path().join("requirements.txt"), text).unwrap();
     }
 
-    fn request(&self) -> ApproveRequest {
+    pub(super) fn request(&self) -> ApproveRequest {
         let settings = Settings { retries: 0, ..Settings::default() };
         let client = Client::new(&settings, &Environment::new([])).unwrap();
         ApproveRequest {
@@ -173,14 +183,18 @@ impl World {
         }
     }
 
-    async fn approve(&self) -> Result<ApproveReport, ApproveError> {
+    pub(super) async fn approve(&self) -> Result<ApproveReport, ApproveError> {
         approve(&self.request(), &Silent).await
     }
 
     /// Approves what must be refused, and checks that nothing changed.
-    async fn refused(&self) -> ApproveError {
+    pub(super) async fn refused(&self) -> ApproveError {
+        self.refused_as(&self.request()).await
+    }
+
+    pub(super) async fn refused_as(&self, request: &ApproveRequest) -> ApproveError {
         let before = contents(&self.dir());
-        let error = self.approve().await.unwrap_err();
+        let error = approve(request, &Silent).await.unwrap_err();
         drop(Editor::open(&self.dir()).unwrap());
         // What was downloaded waits for the next try, and is nothing that is staged.
         let _ = fs::remove_dir_all(self.dir().join(".downloads"));
@@ -195,7 +209,7 @@ impl World {
         Listing::parse(&bytes, &project).unwrap()
     }
 
-    fn publish(&self) {
+    pub(super) fn publish(&self) {
         repository::publish(&self.dir(), &SystemClock).unwrap();
     }
 }

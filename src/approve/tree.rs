@@ -181,6 +181,8 @@ fn store(editor: &mut Editor, new: New, approved: &str) -> Result<(), ApproveErr
         approved: approved.to_owned(),
         from: new.planned.from,
         by: author(),
+        extras: Vec::new(),
+        needs: None,
     };
     let mut custom = record.to_custom();
     if let Some(chunks) = &new.chunks {

@@ -68,6 +68,9 @@ pub enum WheelError {
         /// The version that the file name says.
         version: String,
     },
+    /// A symbolic link, where none may be.
+    #[error("its entry `{0}` is a link")]
+    Link(String),
     /// No METADATA in the folder `*.dist-info`.
     #[error("it has no METADATA")]
     NoMetadata,
@@ -97,27 +100,68 @@ pub enum WheelError {
 
 /// The bytes of METADATA of a wheel of this project and version.
 pub fn metadata<R: Read + Seek>(mut wheel: R, project: &ProjectName, version: &Version) -> Result<Vec<u8>, WheelError> {
-    // Offsets count from the first byte. Readers guess in different ways at those that do not.
-    let strict = Config { archive_offset: ArchiveOffset::Known(0) };
-    let bounded = Bounded { inner: &mut wheel, left: READ_MAX.bytes() };
-    let mut archive = ZipArchive::with_config(strict, bounded).map_err(zip_error)?;
-    let names: Vec<String> = archive.file_names().map(str::to_owned).collect();
-    let start = archive.central_directory_start();
-    let path = metadata_path(&names, project, version)?;
-    let (bytes, listed) = read_metadata(&mut archive, &path)?;
-    drop(archive);
-    if listed.data_start.checked_add(listed.compressed).is_none_or(|end| end > start) {
-        return Err(WheelError::Contradiction);
-    }
-    let (count, end) = count_central_entries(&mut wheel, start).map_err(io_error)?;
-    if count != names.len() {
-        // The reader keeps one entry per name; the directory has more.
-        return Err(WheelError::Duplicate(format!("{path} or another")));
-    }
-    check_end(&mut wheel, start, end)?;
-    check_local_header(&mut wheel, &listed, &path)?;
+    let chosen = entries(&mut wheel, Links::Ignored, |names| Ok(vec![metadata_path(names, project, version)?]))?;
+    let bytes = chosen.into_iter().next().ok_or(WheelError::NoMetadata)?;
     check_fields(&bytes, project, version)?;
     Ok(bytes)
+}
+
+/// What is made of entries that are symbolic links.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Links {
+    /// Nothing: who unpacks it makes none.
+    Ignored,
+    /// They are an error.
+    Refused,
+}
+
+/// The bytes of the entries that `choose` chooses of all names; of a zip file on which all readers agree, and at most
+/// [`METADATA_MAX`] of each.
+pub(super) fn entries<R: Read + Seek>(
+    file: &mut R,
+    links: Links,
+    choose: impl FnOnce(&[String]) -> Result<Vec<String>, WheelError>,
+) -> Result<Vec<Vec<u8>>, WheelError> {
+    // Offsets count from the first byte. Readers guess in different ways at those that do not.
+    let strict = Config { archive_offset: ArchiveOffset::Known(0) };
+    let bounded = Bounded { inner: &mut *file, left: READ_MAX.bytes() };
+    let mut archive = ZipArchive::with_config(strict, bounded).map_err(zip_error)?;
+    let names: Vec<String> = archive.file_names().map(str::to_owned).collect();
+    if names.len() > ENTRIES_MAX {
+        return Err(WheelError::TooManyEntries);
+    }
+    let start = archive.central_directory_start();
+    if links == Links::Refused {
+        check_links(&mut archive)?;
+    }
+    let mut chosen = Vec::new();
+    for path in choose(&names)? {
+        let (bytes, listed) = read_entry(&mut archive, &path)?;
+        if listed.data_start.checked_add(listed.compressed).is_none_or(|end| end > start) {
+            return Err(WheelError::Contradiction);
+        }
+        chosen.push((path, bytes, listed));
+    }
+    drop(archive);
+    let (count, end) = count_central_entries(file, start).map_err(io_error)?;
+    if count != names.len() {
+        // The reader keeps one entry per name; the directory has more.
+        let path = chosen.first().map_or("an entry", |(path, ..)| path);
+        return Err(WheelError::Duplicate(format!("{path} or another")));
+    }
+    check_end(file, start, end)?;
+    chosen.iter().try_for_each(|(path, _, listed)| check_local_header(file, listed, path))?;
+    Ok(chosen.into_iter().map(|(_, bytes, _)| bytes).collect())
+}
+
+fn check_links<R: Read + Seek>(archive: &mut ZipArchive<R>) -> Result<(), WheelError> {
+    for number in 0..archive.len() {
+        let entry = archive.by_index_raw(number).map_err(zip_error)?;
+        if entry.is_symlink() {
+            return Err(WheelError::Link(cut(entry.name())));
+        }
+    }
+    Ok(())
 }
 
 /// The `Requires-Python` of METADATA; `None` where there is none, or more than one.
@@ -152,9 +196,6 @@ impl<R: Seek> Seek for Bounded<R> {
 }
 
 fn metadata_path(names: &[String], project: &ProjectName, version: &Version) -> Result<String, WheelError> {
-    if names.len() > ENTRIES_MAX {
-        return Err(WheelError::TooManyEntries);
-    }
     let mut seen = HashSet::with_capacity(names.len());
     let mut folders = HashSet::new();
     for name in names {
@@ -216,7 +257,7 @@ struct Listed {
 }
 
 /// The entry's bytes and what the central directory says of it.
-fn read_metadata<R: Read + Seek>(archive: &mut ZipArchive<R>, path: &str) -> Result<(Vec<u8>, Listed), WheelError> {
+fn read_entry<R: Read + Seek>(archive: &mut ZipArchive<R>, path: &str) -> Result<(Vec<u8>, Listed), WheelError> {
     let entry = archive.by_name(path).map_err(zip_error)?;
     if entry.encrypted() || !matches!(entry.compression(), CompressionMethod::Stored | CompressionMethod::Deflated) {
         return Err(WheelError::Encoding);
@@ -366,7 +407,8 @@ fn io_error(error: std::io::Error) -> WheelError {
     WheelError::Zip(cut(&error.to_string()))
 }
 
-fn cut(text: &str) -> String {
+/// Text from a file, cut, without control characters, for a message.
+pub(super) fn cut(text: &str) -> String {
     text.chars().take(120).map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 

@@ -1,6 +1,7 @@
 //! `tufgate repo`: the signer.
 
 mod approve;
+mod closure;
 mod evidence;
 mod init;
 mod progress;
@@ -44,6 +45,8 @@ enum Command {
     Approve(approve::Approve),
     /// Show and set the rules that every approval must keep to
     Rules(rules::Rules),
+    /// Tell what signed files require that is not signed (exit code 3 where there is something)
+    Closure(closure::Closure),
     /// Stage the removal of what was approved
     Revoke(Revoke),
     /// Stage a delegation: to a role that signs some paths with keys of its own, or to hashed bins
@@ -115,6 +118,7 @@ impl Repo {
             Command::Init(command) => command.run(),
             Command::Approve(command) => command.run(),
             Command::Rules(command) => command.run(),
+            Command::Closure(command) => command.run(),
             Command::Revoke(command) => command.run(),
             Command::Delegate(command) => command.run(),
             Command::Rotate(command) => command.run(),

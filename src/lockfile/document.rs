@@ -1,6 +1,11 @@
 //! What the TOML formats share: telling them apart, lines of errors, collecting pins.
 
-use std::{collections::BTreeSet, ops::Range, str::FromStr as _, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    str::FromStr as _,
+    sync::Arc,
+};
 
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -66,6 +71,8 @@ pub(super) struct Reader<'a> {
     lines: Vec<usize>,
     pins: Vec<Pin>,
     left_out: Vec<LeftOut>,
+    /// Extras that are asked for, by the project as it is written.
+    asked: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// One file of a package, as the formats describe it.
@@ -92,7 +99,7 @@ impl Entry {
 impl<'a> Reader<'a> {
     pub fn new(file: &str, text: &str, limits: &'a Limits) -> Self {
         let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Self { file: file.into(), limits, lines, pins: Vec::new(), left_out: Vec::new() }
+        Self { file: file.into(), limits, lines, pins: Vec::new(), left_out: Vec::new(), asked: BTreeMap::new() }
     }
 
     /// Deserialises the text; errors name the line.
@@ -148,11 +155,22 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// Some package asks for these extras of a project.
+    pub fn ask(&mut self, project: String, extras: Vec<String>) {
+        if !extras.is_empty() {
+            self.asked.entry(project).or_default().extend(extras);
+        }
+    }
+
     pub fn version_error(&self, format: Format, version: String, known: &'static str) -> LockError {
         LockError::Version { file: self.file.to_string(), format, version: shown(&version), known }
     }
 
-    pub fn finish(self) -> (Vec<Pin>, Vec<LeftOut>) {
+    pub fn finish(mut self) -> (Vec<Pin>, Vec<LeftOut>) {
+        for pin in &mut self.pins {
+            // The formats spell names in their normal form.
+            pin.extras = self.asked.get(pin.project.as_ref()).into_iter().flatten().cloned().collect();
+        }
         (self.pins, self.left_out)
     }
 

@@ -3,15 +3,19 @@
 //! Only SHA-256 pins. What a lock file has besides is not dropped silently: [`Lock::left_out`] names it and says why.
 
 mod document;
+mod marker;
 mod poetry;
 mod pylock;
+mod requirement;
 mod requirements;
 mod uv;
 
 use std::{fmt, sync::Arc};
 
+pub use marker::{Comparison, Condition, Marker, Operand, Reduced};
 pub use pep440_rs::Version;
 pub use pep508_rs::PackageName;
+pub use requirement::Requirement;
 
 use crate::base::{ByteSize, Digest, Fault};
 
@@ -294,6 +298,18 @@ pub fn read_with(
 fn shown(text: &str) -> String {
     let cut: String = text.chars().take(120).map(|c| if c.is_control() { ' ' } else { c }).collect();
     if text.chars().nth(120).is_some() { format!("{cut}...") } else { cut }
+}
+
+/// Credentials of an index URL do not belong into messages.
+fn without_userinfo(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return text.to_owned();
+    };
+    let authority = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    match rest.get(..authority).and_then(|authority| authority.rfind('@')) {
+        Some(at) => format!("{scheme}://{}", rest.get(at + 1..).unwrap_or_default()),
+        None => text.to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -2,17 +2,13 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
-    str::FromStr as _,
     sync::Arc,
 };
 
-use pep440_rs::{Operator, VersionSpecifiers};
-use pep508_rs::{ExtraName, PackageName};
-
 use super::{
-    Include, LeftOut, LeftOutReason, Limits, LockError, LockedFile, Pin, Place, Version,
+    Include, LeftOut, LeftOutReason, Limits, LockError, LockedFile, Pin, Place, Requirement, Version,
     document::{self, list, sha256},
-    shown,
+    shown, without_userinfo,
 };
 use crate::base::Digest;
 
@@ -245,7 +241,7 @@ impl Line {
             Some((requirement, marker)) => (requirement.trim(), Some(marker.trim().to_owned())),
             None => (text, None),
         };
-        let parsed = Requirement::parse(requirement)
+        let parsed = Requirement::parse_without_marker(requirement)
             .map_err(|why| format!("`{}` is not a requirement: {}", shown(requirement), shown(&why)))?;
         let Some(version) = parsed.exact() else {
             return Ok(Self::LeftOut(shown(requirement), LeftOutReason::NotPinned));
@@ -254,46 +250,6 @@ impl Line {
             (true, true) => Ok(Self::LeftOut(shown(requirement), LeftOutReason::NoHash)),
             (true, false) => Ok(Self::LeftOut(shown(requirement), LeftOutReason::OtherHash(list(&others)))),
             (false, _) => Ok(Self::Pin(Box::new(ParsedPin { version, requirement: parsed, files, marker }))),
-        }
-    }
-}
-
-/// A requirement of PEP 508 without URL and marker: `name [extras] specifiers`.
-///
-/// pep508_rs reads whole requirements too, but panics on some malformed names and builds markers as decision diagrams
-/// whose size is in the writer's hands; only its names are used.
-struct Requirement {
-    name: PackageName,
-    extras: Vec<ExtraName>,
-    specifiers: VersionSpecifiers,
-}
-
-impl Requirement {
-    fn parse(text: &str) -> Result<Self, String> {
-        let of_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        let (name, rest) = text.split_at(text.find(|c| !of_name(c)).unwrap_or(text.len()));
-        let name = PackageName::new(name.to_owned()).map_err(|_| "it does not begin with a project name".to_owned())?;
-        let rest = rest.trim_start();
-        let (extras, rest) = match rest.strip_prefix('[') {
-            Some(rest) => rest.split_once(']').ok_or_else(|| "a [ without its ]".to_owned())?,
-            None => ("", rest),
-        };
-        let extra = |text: &str| ExtraName::new(text.trim().to_owned()).map_err(|_| "an extra is no name".to_owned());
-        let extras = match extras.trim() {
-            "" => Vec::new(),
-            extras => extras.split(',').map(extra).collect::<Result<_, _>>()?,
-        };
-        let rest = rest.trim();
-        let specifiers = rest.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')).unwrap_or(rest);
-        let specifiers = VersionSpecifiers::from_str(specifiers).map_err(|error| error.to_string())?;
-        Ok(Self { name, extras, specifiers })
-    }
-
-    /// The one version of `==` or `===`, as pip's `--require-hashes` asks for.
-    fn exact(&self) -> Option<Version> {
-        match self.specifiers.iter().as_slice() {
-            [one] if matches!(one.operator(), Operator::Equal | Operator::ExactEqual) => Some(one.version().clone()),
-            _ => None,
         }
     }
 }
@@ -320,18 +276,6 @@ fn is_vcs(text: &str) -> bool {
             before.is_none_or(|c| c == '@' || c.is_whitespace())
         })
     })
-}
-
-/// Credentials of an index URL do not belong into messages.
-fn without_userinfo(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else {
-        return text.to_owned();
-    };
-    let authority = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    match rest.get(..authority).and_then(|authority| authority.rfind('@')) {
-        Some(at) => format!("{scheme}://{}", rest.get(at + 1..).unwrap_or_default()),
-        None => text.to_owned(),
-    }
 }
 
 /// The SHA-256 digests of the `--hash` options without repetition, and the other algorithms that were named.

@@ -253,7 +253,8 @@ mod uv_lock {
              sdist = {{ url = \"https://files.example/packages/7e/certifi-2026.10.18.tar.gz\", hash = \"sha256:{A}\", size = 135227, upload-time = \"2026-10-18T16:21:07.655Z\" }}\n\
              wheels = [\n    {{ url = \"https://files.example/packages/08/certifi-2026.10.18-py3-none-any.whl?x=1#f\", hash = \"sha256:{B}\", size = 134093 }},\n]\n\n\
              [[package]]\nname = \"local\"\nversion = \"1\"\nsource = {{ registry = \"../wheels\" }}\nwheels = [{{ path = \"local-1-py3-none-any.whl\" }}]\n\n\
-             [[package]]\nname = \"own\"\nversion = \"0.1\"\nsource = {{ virtual = \".\" }}\ndependencies = [\n    {{ name = \"certifi\" }},\n]\n\n\
+             [[package]]\nname = \"own\"\nversion = \"0.1\"\nsource = {{ virtual = \".\" }}\ndependencies = [\n    {{ name = \"certifi\" }},\n    {{ name = \"certifi\", extra = [\"b\"], marker = \"sys_platform == 'x'\" }},\n]\n\n\
+             [package.optional-dependencies]\nmore = [{{ name = \"certifi\", extra = [\"a\"] }}]\n\n\
              [package.metadata]\nrequires-dist = [{{ name = \"certifi\" }}]\n\n\
              [[package]]\nname = \"dyn\"\nsource = {{ editable = \"sub\" }}\n\n\
              [[package]]\nname = \"six\"\nversion = \"1.16.0\"\nsource = {{ git = \"https://git.example/six?rev=1#2\" }}\n\n\
@@ -263,6 +264,7 @@ mod uv_lock {
         assert_eq!(pins(&lock), ["certifi==2026.10.18 (2)"]);
         assert_eq!(lock.pins[0].files[0].filename.as_deref(), Some("certifi-2026.10.18-py3-none-any.whl"));
         assert_eq!(lock.pins[0].marker.as_deref(), Some("sys_platform == 'x' or sys_platform == 'y'"));
+        assert_eq!(lock.pins[0].extras, ["a", "b"]);
         use LeftOutReason::*;
         let found: Vec<_> = left_out(&lock).into_iter().collect();
         let named = |name: &str, reason| (name.to_owned(), reason);

@@ -1,5 +1,7 @@
 //! `uv.lock`.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, de::IgnoredAny};
 use toml::Spanned;
 
@@ -26,6 +28,19 @@ struct Package {
     sdist: Option<File>,
     #[serde(default)]
     wheels: Vec<File>,
+    #[serde(default)]
+    dependencies: Vec<Dependency>,
+    #[serde(default, rename = "optional-dependencies")]
+    optional: BTreeMap<String, Vec<Dependency>>,
+    #[serde(default, rename = "dev-dependencies")]
+    groups: BTreeMap<String, Vec<Dependency>>,
+}
+
+#[derive(Deserialize)]
+struct Dependency {
+    name: String,
+    #[serde(default)]
+    extra: Vec<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -78,6 +93,10 @@ pub(super) fn read<'a>(file: &str, text: &str, limits: &'a Limits) -> Result<Rea
         return Err(reader.version_error(Format::Uv, document.version.to_string(), "1"));
     }
     for package in document.package {
+        let groups = package.optional.into_values().chain(package.groups.into_values());
+        for dependency in package.dependencies.into_iter().chain(groups.flatten()) {
+            reader.ask(dependency.name, dependency.extra);
+        }
         match package.source.elsewhere() {
             Some(reason) => reader.leave_out(&package.name, reason),
             None => {

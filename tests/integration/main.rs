@@ -10,6 +10,7 @@ mod ceremony;
 mod chain;
 mod chunks;
 mod clients;
+mod closure;
 mod command_line;
 mod completeness;
 mod compromise;

@@ -6,7 +6,7 @@ use clap::Args;
 use indicatif::HumanBytes;
 use jiff::Timestamp;
 
-use super::{approve_failure, progress::Bars, rules::RuleFlags, tell_dropped};
+use super::{approve_failure, closure::print_closure, progress::Bars, rules::RuleFlags, tell_dropped};
 use crate::{
     approve::{self, ApproveError, ApproveReport, ApproveRequest, Planned, ProjectRange, Provenance},
     base::{ByteSize, Clock as _, SystemClock},
@@ -56,6 +56,10 @@ pub(super) struct Approve {
     /// while it is still being fetched
     #[arg(long, value_name = "SIZE", conflicts_with = "trust_lock_hash")]
     chunks: Option<ByteSize>,
+    /// Also approve what building the source distributions needs (build-system.requires, and what that needs): of each project
+    /// the newest wheels of the index that will do
+    #[arg(long, conflicts_with_all = ["trust_lock_hash", "tree", "dry_run"])]
+    with_build: bool,
     /// PEM file of certificate authorities that are trusted besides the system's
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
@@ -84,6 +88,7 @@ impl Approve {
             trust_lock_hash: self.trust_lock_hash,
             store: self.store,
             chunks: self.chunks,
+            with_build: self.with_build,
             ..ApproveRequest::new(self.dir, client, SystemClock::shared())
         };
         let progress = Bars::new();
@@ -95,6 +100,7 @@ impl Approve {
         })?;
         progress.clear();
         print_left_out(&report);
+        print_closure(&report.closure, self.with_build);
         match (self.json, report.dry_run) {
             (true, _) => print_json(&report)?,
             (false, true) => print_plan(&report)?,
@@ -123,7 +129,9 @@ pub(in crate::cli) fn print_left_out(report: &ApproveReport) {
 fn print_approved(report: &ApproveReport) -> Result<(), Failure> {
     tell_dropped(&report.change);
     for path in &report.approved {
-        print_line(&format!("+ {path}"))?;
+        let added = report.added.iter().find(|added| added.file == *path);
+        let why = added.map(|added| format!("  {} needs {}", added.needed_by, added.requirement));
+        print_line(&format!("+ {path}{}", why.unwrap_or_default()))?;
     }
     print_index(report)?;
     let hint = if report.change.is_empty() { "nothing is staged" } else { "`tufgate repo publish` makes it so" };

@@ -16,6 +16,7 @@ mod names;
 mod pages;
 #[cfg(test)]
 mod replay;
+mod sdists;
 mod signatures;
 mod state;
 mod tree;
@@ -55,6 +56,7 @@ targets! {
     state::state,
     maps::maps,
     wheels::wheels,
+    sdists::sdists,
 }
 
 /// The present of all bodies.

@@ -54,6 +54,7 @@ replays! {
     no_damage_of_the_rollback_record_lowers_it => state,
     a_map_can_be_satisfied_and_reads_back => maps,
     a_wheel_has_one_reading => wheels,
+    an_sdist_has_one_reading => sdists,
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Wheels: tiny ones made on the spot, real ones read from a file.
+//! Wheels: tiny ones made on the spot, real ones read from a file; and source distributions.
 
 use std::{
     fmt::Write as _,
@@ -7,6 +7,7 @@ use std::{
     path::Path,
 };
 
+use flate2::{Compression, write::GzEncoder};
 use sha2::{Digest as _, Sha256};
 use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
@@ -33,17 +34,38 @@ pub fn sha256(bytes: &[u8]) -> String {
 impl Wheel {
     /// A pure wheel with one module that says its version.
     pub fn new(project: &str, version: &str) -> Self {
-        Self::with(project, version, &[], 0)
+        Self::with(project, version, &[], 0, "")
     }
 
     /// A pure wheel that needs others.
     pub fn needing(project: &str, version: &str, requirements: &[&str]) -> Self {
-        Self::with(project, version, requirements, 0)
+        Self::with(project, version, requirements, 0, "")
+    }
+
+    /// A pure wheel that needs others, with more code in its module.
+    pub fn running(project: &str, version: &str, requirements: &[&str], code: &str) -> Self {
+        Self::with(project, version, requirements, 0, code)
+    }
+
+    /// A source distribution, with these files in its one folder.
+    pub fn sdist(project: &str, version: &str, files: &[(&str, &str)]) -> Self {
+        let stem = format!("{}-{version}", project.replace('-', "_"));
+        let metadata = format!("Metadata-Version: 2.2\nName: {project}\nVersion: {version}\n");
+        let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::default()));
+        for (name, content) in [("PKG-INFO", metadata.as_str())].iter().chain(files) {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(content.len() as u64);
+            header.set_mode(0o644);
+            archive.append_data(&mut header, format!("{stem}/{name}"), content.as_bytes()).unwrap();
+        }
+        let bytes = archive.into_inner().unwrap().finish().unwrap();
+        let (project, version) = (normalised(project), version.to_owned());
+        Self { project, version, filename: format!("{stem}.tar.gz"), bytes, metadata }
     }
 
     /// A wheel of at least `size` bytes that do not compress.
     pub fn large(project: &str, version: &str, size: usize) -> Self {
-        Self::with(project, version, &[], size)
+        Self::with(project, version, &[], size, "")
     }
 
     /// A real wheel from a file.
@@ -60,14 +82,14 @@ impl Wheel {
         Self { project, version, filename, metadata, bytes }
     }
 
-    fn with(project: &str, version: &str, requirements: &[&str], payload: usize) -> Self {
+    fn with(project: &str, version: &str, requirements: &[&str], payload: usize, more: &str) -> Self {
         let module = project.replace('-', "_");
         let info = format!("{module}-{version}.dist-info");
         let mut metadata = format!("Metadata-Version: 2.1\nName: {project}\nVersion: {version}\n");
         for requirement in requirements {
             writeln!(metadata, "Requires-Dist: {requirement}").unwrap();
         }
-        let code = format!("VERSION = {version:?}\n");
+        let code = format!("VERSION = {version:?}\n{more}");
         let mut files = vec![
             (format!("{module}/__init__.py"), code.into_bytes()),
             (format!("{info}/METADATA"), metadata.clone().into_bytes()),
