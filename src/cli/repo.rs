@@ -49,7 +49,7 @@ enum Command {
     Closure(closure::Closure),
     /// Stage the removal of what was approved
     Revoke(Revoke),
-    /// Stage a delegation: to a role that signs some paths with keys of its own, or to hashed bins
+    /// Stage a delegation, a change of one or its end: to a role that signs some paths with keys of its own, or to hashed bins
     Delegate(roles::Delegate),
     /// Stage other keys or another threshold for a role
     Rotate(roles::Rotate),

@@ -6,8 +6,8 @@
 use std::{num::NonZeroU32, path::Path};
 
 use super::{
-    Awaited, Change, Editor, Layout, PublicPart, RepositoryError, diff::change_digest, founding, keys::Signer,
-    log::Deed, proposal::Proposing, signing,
+    Awaited, Change, Editor, Layout, PublicPart, RepositoryError, delegation, diff::change_digest, founding,
+    keys::Signer, log::Deed, proposal::Proposing, signing,
 };
 use crate::{
     base::Clock,
@@ -145,11 +145,7 @@ fn rotate_delegated(editor: &mut Editor, role: &str, rotation: &Rotation) -> Res
     for key in &rotation.add {
         keys.insert(key.key_id()?, key.to_schema());
     }
-    let used = |keyid: &KeyId| {
-        let named = roles.iter().flatten().any(|role| role.keyids.contains(keyid));
-        named || succinct_roles.as_ref().is_some_and(|bins| bins.keyids.contains(keyid))
-    };
-    keys.retain(|keyid, _| used(keyid));
+    delegation::forget_unused(&mut delegations);
     editor.role_mut(&RoleName::targets())?.delegations = Some(delegations);
     Ok(())
 }

@@ -81,13 +81,13 @@ fn snapshot(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     found
 }
 
-fn new_role(name: &str, paths: &[&str], keys: &[&FileKey], threshold: u32) -> NewRole {
-    NewRole {
+fn new_role(name: &str, paths: &[&str], keys: &[&FileKey], threshold: u32) -> NamedRole {
+    NamedRole {
         name: name.to_owned(),
         paths: paths.iter().map(|path| (*path).to_owned()).collect(),
         keys: keys.iter().map(|key| key.public().clone()).collect(),
-        threshold: NonZeroU32::new(threshold).unwrap(),
-        terminating: false,
+        threshold: NonZeroU32::new(threshold),
+        ..NamedRole::default()
     }
 }
 
@@ -132,7 +132,7 @@ fn targets_move_to_the_bins_and_none_is_new_or_gone() {
     let names = ["a/a-1.whl", "b/b-1.whl", "c/c-1.whl"];
     stage(dir, &names);
     publish(dir, &SystemClock).unwrap();
-    let change = delegate_bins(dir, 4, &[], NonZeroU32::MIN).unwrap();
+    let change = delegate_bins(dir, 4, &[], None).unwrap();
     assert!(change.delegations && change.added.is_empty() && change.removed.is_empty() && change.changed.is_empty());
     publish(dir, &SystemClock).unwrap();
     assert!(published(dir).targets.targets.is_empty());
@@ -143,6 +143,34 @@ fn targets_move_to_the_bins_and_none_is_new_or_gone() {
     assert_eq!(editor.paths().unwrap().len(), 3);
     assert!(editor.remove_target(&path(names[0])).unwrap());
     assert_eq!(editor.save().unwrap().removed, [names[0]]);
+}
+
+#[test]
+fn the_number_of_bins_changes_up_and_down_to_none_and_every_target_is_where_a_client_looks() {
+    let Made { dir, .. } = &made(None);
+    let names: Vec<String> = (0..40).map(|number| format!("p{number}/f-{number}.whl")).collect();
+    let all: Vec<&str> = names.iter().map(String::as_str).collect();
+    stage(dir, &all);
+    for bins in [4, 16, 2, 8, 0, 32, 0] {
+        let change = delegate_bins(dir, bins, &[], None).unwrap();
+        let quiet = change.added.is_empty() && change.removed.is_empty() && change.changed.is_empty();
+        // At first the targets are new, and stay so however they are moved before they are published.
+        assert!(change.delegations && (quiet || bins == 4), "{bins}: {change:?}");
+        publish(dir, &SystemClock).unwrap();
+        let published = published(dir);
+        let roles: Vec<RoleName> = published.delegated().collect();
+        assert_eq!((roles.len(), published.targets.targets.len()), (bins as usize, if bins == 0 { 40 } else { 0 }));
+        let mut found: Vec<String> = roles.iter().flat_map(|name| role(dir, name.as_str())).collect();
+        found.extend(role(dir, "targets"));
+        found.sort();
+        let mut expected = names.clone();
+        expected.sort();
+        assert_eq!(found, expected, "{bins}: each is once somewhere");
+        let editor = Editor::open(dir).unwrap();
+        assert!(names.iter().all(|name| editor.target(&path(name)).unwrap().is_some()), "{bins}: and there");
+    }
+    let error = delegate_bins(dir, 0, &[], None).unwrap_err();
+    assert!(matches!(error, RepositoryError::UnknownRole { .. }), "{error}");
 }
 
 #[test]
@@ -162,7 +190,7 @@ fn a_named_role_signs_its_paths_with_its_own_keys_and_the_targets_key_cannot() {
     let dir = &made.dir;
     stage(dir, &["acme-x/x-1.whl", "other/o-1.whl"]);
     publish(dir, &SystemClock).unwrap();
-    delegate(dir, new_role("acme", &["acme-*/*"], &[&made.key("acme")], 1)).unwrap();
+    delegate(dir, &new_role("acme", &["acme-*/*"], &[&made.key("acme")], 1)).unwrap();
     let before = snapshot(dir);
     let error = publish(dir, &SystemClock).unwrap_err();
     assert!(matches!(&error, RepositoryError::BelowThreshold { role, have: 0, .. } if role == "acme"), "{error}");
@@ -186,16 +214,16 @@ fn delegations_that_cannot_be_are_refused_and_stage_nothing() {
     let key = made.key("acme");
     let before = snapshot(dir);
     for name in ["", "targets", "root", "../x", "a/b", ".hidden", "a b", "bins-0", &"x".repeat(101)] {
-        assert!(delegate(dir, new_role(name, &["a/*"], &[&key], 1)).unwrap_err().is_usage(), "{name}");
+        assert!(delegate(dir, &new_role(name, &["a/*"], &[&key], 1)).unwrap_err().is_usage(), "{name}");
     }
-    let error = delegate(dir, new_role("acme", &["a/*"], &[&key], 2)).unwrap_err();
+    let error = delegate(dir, &new_role("acme", &["a/*"], &[&key], 2)).unwrap_err();
     assert!(matches!(error, RepositoryError::ImpossibleThreshold { keys: 1, threshold: 2, .. }));
-    assert!(matches!(delegate(dir, new_role("acme", &[], &[&key], 1)), Err(RepositoryError::Delegation { .. })));
+    assert!(matches!(delegate(dir, &new_role("acme", &[], &[&key], 1)), Err(RepositoryError::Delegation { .. })));
     assert_eq!(snapshot(dir), before);
-    delegate(dir, new_role("acme", &["a/*"], &[&key], 1)).unwrap();
+    delegate(dir, &new_role("acme", &["a/*"], &[&key], 1)).unwrap();
     let before = snapshot(dir);
-    assert!(matches!(delegate(dir, new_role("acme", &["b/*"], &[&key], 1)), Err(RepositoryError::RoleExists { .. })));
-    assert!(matches!(delegate_bins(dir, 4, &[], NonZeroU32::MIN), Err(RepositoryError::Delegation { .. })));
+    assert!(matches!(delegate(dir, &new_role("acme", &["b/*"], &[&key], 1)), Err(RepositoryError::RoleExists { .. })));
+    assert!(matches!(delegate_bins(dir, 4, &[], None), Err(RepositoryError::Delegation { .. })));
     assert_eq!(snapshot(dir), before);
 }
 
@@ -256,7 +284,7 @@ fn the_difference_names_keys_thresholds_and_roles_that_change_and_no_others() {
     let old = status(dir, &SystemClock).unwrap().roles[1].keys[0].keyid.clone();
     let rotation = Rotation { add: vec![alice.public().clone()], remove: vec![old.clone()], threshold: None };
     rotate(dir, "targets", &rotation).unwrap();
-    delegate(dir, new_role("acme", &["acme/*"], &[&bob], 1)).unwrap();
+    delegate(dir, &new_role("acme", &["acme/*"], &[&bob], 1)).unwrap();
     let change = |role: &str, added: &FileKey, removed: &[String], threshold_before| KeyChange {
         role: role.to_owned(),
         added: vec![added.public().keyid.clone()],
@@ -272,7 +300,7 @@ fn the_difference_names_keys_thresholds_and_roles_that_change_and_no_others() {
 fn a_signature_falls_with_the_change_that_it_was_made_for() {
     let made = made(None);
     let dir = &made.dir;
-    delegate(dir, new_role("acme", &["acme/*"], &[&made.key("acme")], 1)).unwrap();
+    delegate(dir, &new_role("acme", &["acme/*"], &[&made.key("acme")], 1)).unwrap();
     sign_with(dir, load(&made, "acme")).unwrap();
     stage(dir, &["acme/smuggled-1.whl"]);
     let error = publish(dir, &SystemClock).unwrap_err();
@@ -348,4 +376,69 @@ fn an_edit_that_was_cut_off_is_not_there_or_is_finished() {
     fs::write(part.join("root.json"), b"{").unwrap();
     assert_eq!(Editor::open(dir).unwrap().paths().unwrap().len(), 1);
     assert!(!part.exists() && !dir.join("staged/root.json").exists());
+}
+
+#[test]
+fn a_delegation_is_changed_put_before_another_and_ended_and_its_targets_follow() {
+    let made = made(None);
+    let dir = &made.dir;
+    let (a, b) = (made.key("a"), made.key("b"));
+    stage(dir, &["acme-x/x.whl", "acme-y/y.whl", "free/f.whl"]);
+    delegate(dir, &new_role("a", &["acme-*/*"], &[&a], 1)).unwrap();
+    delegate(dir, &new_role("b", &["acme-x/*", "free/*"], &[&b], 1)).unwrap();
+    let publish_signed = || {
+        for key in ["a", "b"] {
+            let _ = sign_with(dir, load(&made, key));
+        }
+        publish(dir, &SystemClock).unwrap();
+    };
+    publish_signed();
+    assert_eq!(
+        (role(dir, "a"), role(dir, "b")),
+        (vec!["acme-x/x.whl".into(), "acme-y/y.whl".into()], vec!["free/f.whl".into()])
+    );
+
+    let named = |name: &str| NamedRole { name: name.to_owned(), ..NamedRole::default() };
+    let moved = delegate(dir, &NamedRole { before: Some("a".to_owned()), ..named("b") }).unwrap();
+    assert!(moved.delegations && moved.added.is_empty() && moved.removed.is_empty());
+    publish_signed();
+    assert_eq!((role(dir, "a"), role(dir, "b").len()), (vec!["acme-y/y.whl".into()], 2), "b is asked first now");
+    assert_eq!(published(dir).delegated().map(|role| role.to_string()).collect::<Vec<_>>(), ["b", "a"]);
+
+    let paths = vec!["free/*".to_owned()];
+    delegate(dir, &NamedRole { paths, terminating: Some(true), ..named("b") }).unwrap();
+    publish_signed();
+    assert_eq!((role(dir, "a").len(), role(dir, "b")), (2, vec!["free/f.whl".into()]));
+    assert!(published(dir).targets.delegations.unwrap().roles.unwrap()[0].terminating);
+
+    let ended = remove_delegation(dir, "b").unwrap();
+    assert!(ended.delegations && ended.added.is_empty() && ended.removed.is_empty());
+    publish_signed();
+    assert_eq!(role(dir, "targets"), ["free/f.whl"]);
+    let published_now = published(dir);
+    assert!(published_now.snapshot.meta.contains_key("b.json"), "clients that saw it insist on it");
+    assert!(!published_now.targets.delegations.unwrap().keys.contains_key(b.public().keyid.as_str()));
+    // It comes back, and its versions go on.
+    let before = published_now.snapshot.meta["b.json"].version;
+    delegate(dir, &new_role("b", &["free/*"], &[&b], 1)).unwrap();
+    publish_signed();
+    assert!(published(dir).snapshot.meta["b.json"].version > before);
+    remove_delegation(dir, "a").unwrap();
+    remove_delegation(dir, "b").unwrap();
+    publish_signed();
+    assert_eq!(role(dir, "targets").len(), 3);
+    assert!(published(dir).targets.delegations.is_none());
+
+    let before = snapshot(dir);
+    for (error, what) in [
+        (remove_delegation(dir, "a").unwrap_err(), "an end of what is none"),
+        (delegate(dir, &named("new")).unwrap_err(), "a role without paths and keys"),
+        (
+            delegate(dir, &NamedRole { before: Some("x".into()), ..new_role("new", &["a/*"], &[&a], 1) }).unwrap_err(),
+            "x",
+        ),
+    ] {
+        assert!(error.is_usage(), "{what}: {error}");
+    }
+    assert_eq!(snapshot(dir), before);
 }

@@ -166,15 +166,18 @@ impl Editor {
         let mut paths: Vec<TargetPath> = Vec::new();
         let delegated = self.targets().delegations.iter().flat_map(|delegations| delegations.role_names());
         for role in std::iter::once(RoleName::targets()).chain(delegated) {
-            match self.staged.roles.get(&role) {
-                Some(staged) => paths.extend(staged.signed.targets.keys().cloned()),
-                None => {
-                    let published = self.published.role(&self.layout, &role)?;
-                    paths.extend(published.iter().flat_map(|role| role.paths()));
-                }
-            }
+            paths.extend(self.paths_of(&role)?);
         }
         Ok(paths)
+    }
+
+    /// The paths of the targets that a role signs itself.
+    pub(super) fn paths_of(&self, role: &RoleName) -> Result<Vec<TargetPath>, RepositoryError> {
+        if let Some(staged) = self.staged.roles.get(role) {
+            return Ok(staged.signed.targets.keys().cloned().collect());
+        }
+        let published = self.published.role(&self.layout, role)?;
+        Ok(published.iter().flat_map(|role| role.paths()).collect())
     }
 
     /// Signs a file under this path; a file of that path before is replaced.
@@ -347,6 +350,16 @@ pub(super) fn difference(layout: &Layout, published: &Published, staged: &Staged
     let mut change = Change { root, delegations, ..Change::default() };
     // What leaves one role and comes to another is not new.
     let (mut added, mut removed) = (BTreeMap::new(), BTreeMap::new());
+    // Roles that are delegated to no longer sign nothing.
+    let after = targets.filter(|_| delegations).map(|targets| &targets.signed.delegations);
+    let is_gone =
+        |role: &RoleName| after.is_some_and(|after| after.as_ref().is_none_or(|after| after.keys_of(role).is_none()));
+    for role in published.delegated().filter(is_gone) {
+        let Some(role) = published.role(layout, &role)? else { continue };
+        for (path, file) in role.targets.iter() {
+            removed.insert(path.into_owned(), file.map_err(|why| RepositoryError::damaged(layout.metadata(), why))?);
+        }
+    }
     for (role, document) in &staged.roles {
         let before = published.role(layout, role)?;
         let before = before.as_ref().map(|before| &before.targets);

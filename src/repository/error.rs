@@ -213,7 +213,9 @@ pub enum RepositoryError {
         why: String,
     },
     /// A delegation to a role that there is.
-    #[error("there is a role {name} already; change its keys with `tufgate repo rotate`, or choose another name")]
+    #[error(
+        "there is a role {name} already; change its keys and threshold with `tufgate repo rotate`, or choose another name"
+    )]
     RoleExists {
         /// Its name.
         name: String,

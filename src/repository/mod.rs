@@ -27,7 +27,7 @@ pub mod status;
 
 pub use author::{author, install_author};
 pub use ceremony::{Rotation, SignReport, rotate, sign};
-pub use delegation::{NewRole, delegate, delegate_bins};
+pub use delegation::{NamedRole, delegate, delegate_bins, remove_delegation};
 pub use diff::{Difference, KeyChange, diff};
 pub use editor::{Change, DroppedSignatures, Editor, StoredContent};
 pub use error::RepositoryError;

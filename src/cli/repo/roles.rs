@@ -13,7 +13,7 @@ use crate::{
     base::SystemClock,
     cli::{Exit, Failure, print_json, print_line},
     repository::{
-        self, Awaited, Change, Difference, KeyChange, NewRole, PublicPart, RepositoryError, Rotation, Signer,
+        self, Awaited, Change, Difference, KeyChange, NamedRole, PublicPart, RepositoryError, Rotation, Signer,
         keys::{self, KeyFolder},
         layout::Layout,
     },
@@ -32,21 +32,28 @@ pub(super) struct Delegate {
     #[arg(required_unless_present = "bins", conflicts_with = "bins")]
     name: Option<String>,
     /// The target paths that it signs: PROJECT/FILE with the wildcards *, ? and […], which do not cross a slash
-    #[arg(long, value_name = "PATTERN", required_unless_present = "bins", conflicts_with = "bins")]
+    #[arg(long, value_name = "PATTERN", conflicts_with = "bins")]
     paths: Vec<String>,
-    /// Spread all targets over so many hashed bins, a power of two; without --key the keys of targets sign them
+    /// Spread all targets over so many hashed bins, a power of two, or over another number of them than there were; 0: over
+    /// none. Without --key the keys of the bins there were sign them, else those of targets
     #[arg(long, value_name = "N")]
     bins: Option<u32>,
     /// A key that may sign: its public part (.pub.json), or the private key itself, of which no more than the public part is
     /// taken
-    #[arg(long = "key", value_name = "FILE", required_unless_present = "bins")]
+    #[arg(long = "key", value_name = "FILE")]
     keys: Vec<PathBuf>,
-    /// How many of the keys have to sign
-    #[arg(long, value_name = "M", default_value = "1")]
-    threshold: NonZeroU32,
-    /// Let no later role sign these paths
-    #[arg(long, conflicts_with = "bins")]
-    terminating: bool,
+    /// How many of the keys have to sign [default: 1]
+    #[arg(long, value_name = "M")]
+    threshold: Option<NonZeroU32>,
+    /// Let no later role sign these paths; `--terminating=false` lets them again
+    #[arg(long, conflicts_with = "bins", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    terminating: Option<bool>,
+    /// Ask this role before that one; a new role is asked last
+    #[arg(long, value_name = "NAME", conflicts_with = "bins")]
+    before: Option<String>,
+    /// End the delegation; what the role signs is signed by the next that may, or by targets
+    #[arg(long, conflicts_with_all = ["bins", "paths", "keys", "threshold", "terminating", "before"])]
+    remove: bool,
     /// Print what is staged as JSON
     #[arg(long)]
     json: bool,
@@ -135,10 +142,11 @@ impl Delegate {
         let public = public_parts(&self.keys)?;
         let change = match (self.bins, self.name) {
             (Some(bins), _) => repository::delegate_bins(&self.dir, bins, &public, self.threshold),
+            (None, name) if self.remove => repository::remove_delegation(&self.dir, &name.unwrap_or_default()),
             (None, name) => {
-                let (name, paths) = (name.unwrap_or_default(), self.paths);
-                let (threshold, terminating) = (self.threshold, self.terminating);
-                repository::delegate(&self.dir, NewRole { name, paths, keys: public, threshold, terminating })
+                let (name, paths, keys) = (name.unwrap_or_default(), self.paths, public);
+                let (threshold, terminating, before) = (self.threshold, self.terminating, self.before);
+                repository::delegate(&self.dir, &NamedRole { name, paths, keys, threshold, terminating, before })
             }
         };
         print_staged(&change.map_err(failed)?, self.json)
