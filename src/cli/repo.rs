@@ -8,17 +8,22 @@ mod progress;
 mod roles;
 mod rules;
 
-use std::path::PathBuf;
+use std::{io::ErrorKind, path::PathBuf};
 
 use clap::{Args, Subcommand};
 use tokio_util::sync::CancellationToken;
 
 pub(super) use {approve::print_left_out, progress::Bars};
 
-use super::{Exit, Failure, block_on, print_json, print_line, secrets::SecretFiles, serve::stop_on_signals, terminal};
+use super::{
+    Exit, Failure, block_on, print_json, print_line,
+    secrets::SecretFiles,
+    serve::{stop_on_signals, survive_file_size_limits},
+    terminal,
+};
 use crate::{
     approve::ApproveError,
-    base::SystemClock,
+    base::{SystemClock, files::FileError},
     repository::{self, Change, Publication, RepositoryError, RepositoryStatus, publish::PublishedRole},
     telemetry::logging,
 };
@@ -113,6 +118,7 @@ struct ServeTimestamps {
 impl Repo {
     pub(super) fn run(self) -> Result<Exit, Failure> {
         self.secrets.install();
+        block_on(async { survive_file_size_limits() })?;
         repository::install_author(self.by).map_err(|error| repository_failure(&error))?;
         match self.command {
             Command::Init(command) => command.run(),
@@ -199,11 +205,31 @@ impl ServeTimestamps {
 
 /// A repository's error as an exit code and a sentence.
 pub(super) fn repository_failure(error: &RepositoryError) -> Failure {
-    if error.is_usage() { Failure::usage(error.to_string()) } else { Failure::of(error.fault(), error) }
+    match error {
+        error if error.is_usage() => Failure::usage(error.to_string()),
+        RepositoryError::File(file) => Failure::of(error.fault(), format!("{file}{}", way_out(file))),
+        error => Failure::of(error.fault(), error),
+    }
+}
+
+/// What can be done about an error of the file system, as the end of its sentence.
+fn way_out(error: &FileError) -> &'static str {
+    match error.source.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+            "; make room, and run the command again"
+        }
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            "; run the command as the user whom the folder belongs to, where it can be written"
+        }
+        _ => "",
+    }
 }
 
 /// An approval's error as an exit code and a sentence.
 pub(super) fn approve_failure(error: &ApproveError) -> Failure {
+    if let ApproveError::Repository(error) = error {
+        return repository_failure(error);
+    }
     if error.is_usage() { Failure::usage(error.to_string()) } else { Failure::of(error.fault(), error) }
 }
 

@@ -95,7 +95,7 @@ pub(super) fn stop_on_signals(shutdown: &CancellationToken) -> Result<(), Failur
 
 /// Where files may not grow beyond a limit (`ulimit -f`, `LimitFSIZE`), a write that would is an error like that of a full
 /// disk; the system would end the process instead if nobody listened to its signal.
-fn survive_file_size_limits() -> Result<(), Failure> {
+pub(super) fn survive_file_size_limits() -> Result<(), Failure> {
     let kind = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
     // Listening once is enough: the handler stays.
     let listening = signal(kind).map_err(|error| Failure::failed(format!("cannot wait for signals: {error}")))?;

@@ -7,7 +7,7 @@ use std::{num::NonZeroU32, path::Path};
 
 use super::{
     Awaited, Change, Editor, Layout, PublicPart, RepositoryError, delegation, diff::change_digest, founding,
-    keys::Signer, log::Deed, proposal::Proposing, signing,
+    keys::Signer, log::Deed, proposal::Proposing, publish, signing,
 };
 use crate::{
     base::Clock,
@@ -48,6 +48,7 @@ pub fn sign(
     let (layout, before) = (editor.layout().clone(), editor.published().clone());
     let lifetimes = editor.settings().expires_after;
     let proposing = Proposing::new(&layout, &before, lifetimes, clock.now())?;
+    publish::check_clock(&before.timestamp, &before.snapshot, lifetimes, clock.now())?;
     let (mut proposal, dropped) = proposing.propose(std::mem::take(editor.staged_mut()))?;
     if proposal.root.is_none() && proposal.roles.is_empty() {
         return Err(RepositoryError::NothingToSign);

@@ -274,6 +274,10 @@ impl Editor {
         Ok(change)
     }
 
+    pub(super) fn staged(&self) -> &Staged {
+        &self.staged
+    }
+
     pub(super) fn staged_mut(&mut self) -> &mut Staged {
         &mut self.staged
     }

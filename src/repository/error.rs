@@ -283,12 +283,28 @@ pub enum RepositoryError {
         lifetime: crate::base::Span,
     },
     /// A role has expired that this command cannot renew.
-    #[error("role {role} expired {expires}; renew it with `tufgate repo publish` where its private key is")]
+    #[error(
+        "role {role} expired {expires}, by this machine's clock, which says {now}; renew it with `tufgate repo publish` where \
+         its private key is, or set the clock"
+    )]
     Expired {
         /// The role.
         role: &'static str,
         /// When.
         expires: Timestamp,
+        /// What the clock says.
+        now: Timestamp,
+    },
+    /// The clock stands before what is published was signed.
+    #[error(
+        "this machine's clock says {now}, and what is published was signed about {signed}; set the clock, nothing is signed by \
+         one that is wrong"
+    )]
+    ClockBehind {
+        /// What the clock says.
+        now: Timestamp,
+        /// When what is published was signed, as its expiries say.
+        signed: Timestamp,
     },
     /// A target path that cannot lie in the published folder.
     #[error("target path `{path}` cannot be stored: {why}")]

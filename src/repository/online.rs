@@ -7,10 +7,11 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Change, Layout, RepositoryError,
+    Change, Layout, Lifetimes, RepositoryError,
     journal::{commit, resume},
+    keys::KeyFolder,
     log::Deed,
-    publish::{Making, PublishedRole, due_at},
+    publish::{Making, Opened, PublishedRole, check_clock, due_at, is_due, online_keys, open_all},
     published::Online,
 };
 use crate::base::{Clock, SharedClock};
@@ -39,14 +40,16 @@ pub struct OnlineReport {
 pub fn refresh(dir: &Path, clock: &dyn Clock, force: bool) -> Result<OnlineReport, RepositoryError> {
     let layout = Layout::open(dir)?;
     let lifetimes = layout.settings()?.expires_after;
+    let opened = open_ahead(&layout, lifetimes, clock.now(), force)?;
     let lock = layout.lock_publishing()?;
     let resumed = resume(&layout, &lock)?;
     let now = clock.now();
     let before = Online::read(&layout)?;
     if now >= before.root.expires {
-        return Err(RepositoryError::Expired { role: "root", expires: before.root.expires });
+        return Err(RepositoryError::Expired { role: "root", expires: before.root.expires, now });
     }
-    let mut making = Making::new(&layout, lifetimes, now);
+    check_clock(&before.timestamp, &before.snapshot, lifetimes, now)?;
+    let mut making = Making::new(&layout, lifetimes, now).with(opened);
     making.renew_online(&before.root, &before.snapshot, &before.timestamp, BTreeMap::new(), force)?;
     let roles = making.roles.clone();
     if !making.is_empty() {
@@ -58,6 +61,15 @@ pub fn refresh(dir: &Path, clock: &dyn Clock, force: bool) -> Result<OnlineRepor
     let due = due_at(after.timestamp.expires, lifetimes.timestamp);
     let due = due.min(due_at(after.snapshot.expires, lifetimes.snapshot));
     Ok(OnlineReport { roles, due, resumed })
+}
+
+/// Opens the keys that a renewal asks for before it is waited for. What is published may be half written just then: whoever
+/// holds the lock reads it again.
+fn open_ahead(layout: &Layout, lifetimes: Lifetimes, now: Moment, force: bool) -> Result<Opened, RepositoryError> {
+    let Ok(Online { root, snapshot, timestamp }) = Online::read(layout) else { return Ok(Opened::new()) };
+    let is_snapshot = force || is_due(snapshot.expires, lifetimes.snapshot, now);
+    let is_timestamp = is_snapshot || is_due(timestamp.expires, lifetimes.timestamp, now);
+    open_all(&KeyFolder::new(layout.keys()), online_keys(&root, is_snapshot, is_timestamp))
 }
 
 /// Renews timestamp and snapshot at half of their life, until `shutdown`. Trouble on the way (another command

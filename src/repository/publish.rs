@@ -70,10 +70,15 @@ pub fn publish(dir: &Path, clock: &dyn Clock) -> Result<Publication, RepositoryE
     }
     let mut editor = Editor::open(dir)?;
     let layout = editor.layout().clone();
+    // Whoever sits at the terminal is asked before others have to wait for it: renewals go on.
+    let opened = open_ahead(&editor, clock.now())?;
     let lock = layout.lock_publishing()?;
     let report = Publication { resumed: editor.resumed(), ..Publication::default() };
-    let change = editor.change()?;
-    let Some((roles, mut pending)) = prepare(&mut editor, clock)? else { return Ok(report) };
+    let mut change = editor.change()?;
+    let Some(Prepared { roles, mut pending, dropped }) = prepare(&mut editor, opened, clock)? else {
+        return Ok(report);
+    };
+    change.dropped = dropped;
     pending.log = Some(Deed::published(&change, &roles, None).to_line(clock.now())?);
     commit(&layout, &lock, &pending)?;
     Ok(Publication { change, roles, ..report })
@@ -81,18 +86,22 @@ pub fn publish(dir: &Path, clock: &dyn Clock) -> Result<Publication, RepositoryE
 
 /// What is to be published now, signed and rehearsed; `None` where nothing is staged and nothing due. Nothing is
 /// written; the editor forgets what is staged. The lock on publishing is held by the caller.
-fn prepare(editor: &mut Editor, clock: &dyn Clock) -> Result<Option<(Vec<PublishedRole>, Pending)>, RepositoryError> {
+fn prepare(editor: &mut Editor, opened: Opened, clock: &dyn Clock) -> Result<Option<Prepared>, RepositoryError> {
     let layout = editor.layout().clone();
     let lifetimes = layout.settings()?.expires_after;
     let now = clock.now();
     // Read again, under the lock: a renewal may have come in between.
     let before = Published::read(&layout)?;
+    check_clock(&before.timestamp, &before.snapshot, lifetimes, now)?;
     let staged = std::mem::take(editor.staged_mut());
     let stored = staged_contents(&layout, &staged)?;
     let proposing = Proposing::new(&layout, &before, lifetimes, now)?;
     let (proposal, dropped) = proposing.propose(staged)?;
-    let mut making = Making::new(&layout, lifetimes, now);
+    let mut making = Making::new(&layout, lifetimes, now).with(opened);
     let root = proposal.root.as_ref().map_or_else(|| before.root.clone(), |root| root.signed.clone());
+    if root.expires <= now {
+        return Err(RepositoryError::Expired { role: "root", expires: root.expires, now });
+    }
     let entries = making.proposal(proposal, &proposing).map_err(|error| told(error, &dropped))?;
     let changed = !making.is_empty();
     making.renew_online(&root, &before.snapshot, &before.timestamp, entries, changed)?;
@@ -100,7 +109,76 @@ fn prepare(editor: &mut Editor, clock: &dyn Clock) -> Result<Option<(Vec<Publish
         return Ok(None);
     }
     let roles = making.roles.clone();
-    Ok(Some((roles, making.finish(stored, true)?)))
+    Ok(Some(Prepared { roles, pending: making.finish(stored, true)?, dropped }))
+}
+
+/// What is to be published.
+struct Prepared {
+    roles: Vec<PublishedRole>,
+    pending: Pending,
+    /// Signatures that counted no longer.
+    dropped: Vec<DroppedSignatures>,
+}
+
+/// Keys that were opened, by the key ids for which they were looked for.
+pub(super) type Opened = BTreeMap<Vec<KeyId>, Vec<Box<dyn Signer>>>;
+
+/// Opens those of the keys at hand that a publication asks for now.
+fn open_ahead(editor: &Editor, now: Moment) -> Result<Opened, RepositoryError> {
+    let (layout, before) = (editor.layout(), editor.published());
+    let lifetimes = editor.settings().expires_after;
+    check_clock(&before.timestamp, &before.snapshot, lifetimes, now)?;
+    let proposing = Proposing::new(layout, before, lifetimes, now)?;
+    let (proposal, _) = proposing.propose(editor.staged().clone())?;
+    let mut wanted = BTreeSet::new();
+    if let Some(root) = &proposal.root {
+        wanted.extend(proposing.asked_for_root(&root.signed)?.into_iter().map(|asked| asked.keys.keyids));
+    }
+    for role in proposal.roles.keys() {
+        wanted.insert(proposing.asked(&proposal, role)?.keys.keyids);
+    }
+    let root = proposal.root.as_ref().map_or(&before.root, |root| &root.signed);
+    let is_snapshot = !wanted.is_empty() || is_due(before.snapshot.expires, lifetimes.snapshot, now);
+    wanted.extend(online_keys(
+        root,
+        is_snapshot,
+        is_snapshot || is_due(before.timestamp.expires, lifetimes.timestamp, now),
+    ));
+    open_all(&KeyFolder::new(layout.keys()), wanted)
+}
+
+/// The key ids of the online roles that are to be signed.
+pub(super) fn online_keys(root: &Root, snapshot: bool, timestamp: bool) -> impl Iterator<Item = Vec<KeyId>> {
+    let roles = [("snapshot", snapshot), ("timestamp", timestamp)].into_iter().filter(|(_, is_wanted)| *is_wanted);
+    roles.filter_map(|(role, _)| root.roles.get(role)).map(|keys| keys.keyids.clone())
+}
+
+/// Opens, for each of these sets of key ids, those of the keys in a folder that are among them.
+pub(super) fn open_all(
+    keys: &KeyFolder,
+    wanted: impl IntoIterator<Item = Vec<KeyId>>,
+) -> Result<Opened, RepositoryError> {
+    let open = |keyids: Vec<KeyId>| keys.signers(&keyids).map(|signers| (keyids, signers));
+    wanted.into_iter().map(open).collect()
+}
+
+/// How far a clock may be behind that of whoever signed last.
+const CLOCK_SLACK: Span = Span::hours(1);
+
+/// Refuses a clock that stands before the time at which what is published was signed: what is signed by it would have
+/// expired before its time. The roles' lives say when that was; both have to say so, since a life may have been changed.
+pub(super) fn check_clock(
+    timestamp: &Timestamp,
+    snapshot: &Snapshot,
+    lifetimes: Lifetimes,
+    now: Moment,
+) -> Result<(), RepositoryError> {
+    let signed = ahead_of(timestamp.expires, lifetimes.timestamp.duration());
+    let signed = signed.min(ahead_of(snapshot.expires, lifetimes.snapshot.duration()));
+    match now < ahead_of(signed, CLOCK_SLACK.duration()) {
+        true => Err(RepositoryError::ClockBehind { now, signed }),
+        false => Ok(()),
+    }
 }
 
 /// Too few signatures, where some were dropped: says so.
@@ -117,7 +195,7 @@ pub(super) struct Making<'a> {
     layout: &'a Layout,
     keys: KeyFolder,
     /// Those of the keys at hand that were opened, by what they were wanted for.
-    signers: BTreeMap<Vec<KeyId>, Vec<Box<dyn Signer>>>,
+    signers: Opened,
     lifetimes: Lifetimes,
     now: Moment,
     overlay: Overlay,
@@ -132,12 +210,17 @@ impl<'a> Making<'a> {
 
     /// With the keys of another folder.
     pub(super) fn with_keys(layout: &'a Layout, keys: KeyFolder, lifetimes: Lifetimes, now: Moment) -> Self {
-        let (signers, overlay) = (BTreeMap::new(), Overlay::new());
+        let (signers, overlay) = (Opened::new(), Overlay::new());
         Self { layout, keys, signers, lifetimes, now, overlay, order: Vec::new(), roles: Vec::new() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.overlay.is_empty()
+    }
+
+    /// With keys that were opened before.
+    pub(super) fn with(self, opened: Opened) -> Self {
+        Self { signers: opened, ..self }
     }
 
     /// A file as it was made.
@@ -351,7 +434,7 @@ pub(super) fn cut_off(dir: &Path, clock: &dyn Clock, after: usize) {
 
     let mut editor = Editor::open(dir).unwrap();
     let layout = &editor.layout().clone();
-    let (_, mut pending) = prepare(&mut editor, clock).unwrap().unwrap();
+    let Prepared { mut pending, .. } = prepare(&mut editor, Opened::new(), clock).unwrap().unwrap();
     files::write_atomic(&layout.pending(), &serde_json::to_vec(&pending).unwrap(), Mode::Private).unwrap();
     pending.stored.truncate(after);
     pending.metadata.truncate(after - pending.stored.len());

@@ -13,7 +13,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp as Moment};
 
 use super::{
-    keys::{FileKey, Signer as _},
+    keys::{FileKey, Signer},
     publish::{self, PublishedRole},
     published::{Online, Published},
     *,
@@ -144,6 +144,46 @@ fn an_editor_that_is_dropped_unsaved_changes_nothing_that_counts() {
     assert!(status(dir, clock).unwrap().staged.is_empty());
     drop(Editor::open(dir).unwrap());
     assert_eq!(fs::read_dir(dir.join("staged/files")).unwrap().count(), 0);
+}
+
+#[test]
+fn bins_past_a_quarter_of_their_life_are_renewed_when_targets_is_signed_and_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = &folder.path().join("repository");
+    let clock = Moved::new();
+    init(dir, &InitOptions { bins: Some(4), ..InitOptions::default() }, &clock).unwrap();
+    let bins_published = |add: &str| {
+        // Targets is signed anew when its keys change.
+        let key = FileKey::generate(&folder.path().join(format!("{add}.pem"))).unwrap();
+        rotate(dir, "targets", &Rotation { add: vec![key.public().clone()], ..Rotation::default() }).unwrap();
+        let report = publish(dir, &clock).unwrap();
+        assert!(report.roles.iter().any(|role| role.role == "targets"));
+        report.roles.iter().filter(|role| role.role.starts_with("bins-")).count()
+    };
+    clock.forward(Span::days(20));
+    assert_eq!(bins_published("first"), 0, "22.5 of 90 days are a quarter");
+    clock.forward(Span::days(3));
+    assert_eq!(bins_published("second"), 4);
+    clock.forward(Span::days(1));
+    assert_eq!(bins_published("third"), 0, "they are young again");
+}
+
+#[test]
+fn a_clock_that_stands_before_what_is_published_was_signed_signs_nothing() {
+    let Made { dir, clock, .. } = &made();
+    clock.forward(Span::days(30));
+    stage(dir, "foo/foo-1.whl", b"wheel");
+    publish(dir, clock).unwrap();
+    stage(dir, "foo/foo-2.whl", b"wheel");
+    let behind = Moved::new();
+    let before = snapshot(dir);
+    for error in [publish(dir, &behind).unwrap_err(), refresh(dir, &behind, true).unwrap_err()] {
+        assert!(matches!(error, RepositoryError::ClockBehind { .. }), "{error}");
+    }
+    let key: Box<dyn Signer> = Box::new(FileKey::load(&dir.join("keys/targets.pem")).unwrap());
+    assert!(matches!(sign(dir, &[key], None, &behind), Err(RepositoryError::ClockBehind { .. })));
+    assert_eq!(snapshot(dir), before);
+    publish(dir, clock).unwrap();
 }
 
 #[test]

@@ -45,4 +45,5 @@ mod rot;
 mod secure;
 mod specification;
 mod state;
+mod troubles;
 mod unsigned;

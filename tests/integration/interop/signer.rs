@@ -35,6 +35,11 @@ impl Signer {
 
     /// Approves wheels, keeps the files, and publishes.
     fn publish(&self, wheels: &[&Wheel]) {
+        self.approve(wheels);
+        self.repo(&["publish", "dir"]);
+    }
+
+    fn approve(&self, wheels: &[&Wheel]) {
         let mut pins = String::new();
         for wheel in wheels {
             self.index.offer(wheel);
@@ -43,7 +48,6 @@ impl Signer {
         fs::write(self.home.path().join("requirements.txt"), pins).unwrap();
         let index = self.index.url("/simple/");
         self.repo(&["approve", "dir", "requirements.txt", "--store", "--index-url", &index]);
-        self.repo(&["publish", "dir"]);
     }
 
     fn published(&self) -> PathBuf {
@@ -126,4 +130,194 @@ fn other_clients_refuse_an_expired_publication_and_follow_the_root_that_renews_i
     for reader in Reader::ALL {
         reader.assert_reads(&published, &[(&wheel.target(), &wheel.bytes)]);
     }
+}
+
+/// A thing that the signer writes.
+#[cfg(feature = "system-tests")]
+struct Feature {
+    name: &'static str,
+    /// Keys that are made with openssl first: file and arguments.
+    keys: &'static [(&'static str, &'static [&'static str])],
+    init: &'static [&'static str],
+    /// What is done before the wheels are approved.
+    before: &'static [&'static [&'static str]],
+    /// What is done between their approval and the publication.
+    after: &'static [&'static [&'static str]],
+    /// Who cannot read it, and says so.
+    gaps: &'static [Reader],
+}
+
+#[cfg(feature = "system-tests")]
+const ED25519: &[&str] = &["-algorithm", "ED25519"];
+#[cfg(feature = "system-tests")]
+const P256: &[&str] = &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"];
+#[cfg(feature = "system-tests")]
+const P384: &[&str] = &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384"];
+#[cfg(feature = "system-tests")]
+const RSA: &[&str] = &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"];
+
+#[cfg(feature = "system-tests")]
+const FEATURES: &[Feature] = &[
+    Feature {
+        name: "thresholds: 2 of 3 for root, 2 of 2 for targets, one key each for snapshot and timestamp",
+        keys: &[("a.pem", ED25519), ("b.pem", ED25519), ("c.pem", ED25519), ("d.pem", ED25519)],
+        init: &[
+            "--key=root=a.pem",
+            "--key=root=b.pem",
+            "--key=root=c.pem",
+            "--threshold=root=2",
+            "--key=targets=b.pem",
+            "--key=targets=d.pem",
+            "--threshold=targets=2",
+            "--key=snapshot=c.pem",
+            "--key=timestamp=d.pem",
+        ],
+        before: &[],
+        after: &[],
+        gaps: &[],
+    },
+    Feature {
+        name: "named roles: two, the first terminating, with thresholds and wildcards",
+        keys: &[("a.pem", ED25519), ("b.pem", ED25519), ("c.pem", ED25519)],
+        init: &[],
+        before: &[
+            &[
+                "delegate",
+                "dir",
+                "acme",
+                "--paths",
+                "acme-*/*",
+                "--key",
+                "a.pem",
+                "--key",
+                "b.pem",
+                "--threshold",
+                "2",
+                "--terminating",
+            ],
+            &["delegate", "dir", "demo", "--paths", "dem?/*", "--paths", "simple/demo/index.json", "--key", "c.pem"],
+        ],
+        after: &[
+            &["sign", "dir", "--key", "a.pem"],
+            &["sign", "dir", "--key", "b.pem"],
+            &["sign", "dir", "--key", "c.pem"],
+        ],
+        gaps: &[],
+    },
+    Feature {
+        name: "a delegation that was put before another, changed, and one that was ended",
+        keys: &[("a.pem", ED25519), ("b.pem", ED25519)],
+        init: &[],
+        before: &[
+            &["delegate", "dir", "first", "--paths", "acme-*/*", "--key", "a.pem"],
+            &["delegate", "dir", "gone", "--paths", "other/*", "--key", "a.pem"],
+            &["delegate", "dir", "second", "--paths", "acme-tool/*", "--key", "b.pem", "--before", "first"],
+            &["delegate", "dir", "first", "--paths", "demo/*", "--terminating"],
+            &["delegate", "dir", "gone", "--remove"],
+        ],
+        after: &[&["sign", "dir", "--key", "a.pem"], &["sign", "dir", "--key", "b.pem"]],
+        gaps: &[],
+    },
+    Feature {
+        name: "hashed bins (TAP 15), with keys of their own",
+        keys: &[("a.pem", ED25519)],
+        init: &[],
+        before: &[&["delegate", "dir", "--bins", "8", "--key", "a.pem"]],
+        after: &[&["sign", "dir", "--key", "a.pem"]],
+        gaps: &[Reader::Tough, Reader::SigstoreTuf],
+    },
+    Feature {
+        name: "hashed bins that were renumbered, and are gone",
+        keys: &[],
+        init: &["--bins", "4"],
+        before: &[&["delegate", "dir", "--bins", "16"], &["publish", "dir"], &["delegate", "dir", "--bins", "0"]],
+        after: &[],
+        gaps: &[],
+    },
+    Feature {
+        name: "ECDSA on P-256",
+        keys: &[("a.pem", P256)],
+        init: &["--key=root=a.pem", "--key=targets=a.pem", "--key=online=a.pem"],
+        before: &[],
+        after: &[],
+        gaps: &[],
+    },
+    Feature {
+        name: "ECDSA on P-384",
+        keys: &[("a.pem", P384)],
+        init: &["--key=targets=a.pem"],
+        before: &[],
+        after: &[],
+        gaps: &[Reader::TufJs, Reader::Tough],
+    },
+    Feature {
+        name: "RSA with PSS",
+        keys: &[("a.pem", RSA)],
+        init: &["--key=root=a.pem", "--key=targets=a.pem", "--key=online=a.pem"],
+        before: &[],
+        after: &[],
+        gaps: &[],
+    },
+    Feature {
+        name: "roots that hand over: other keys, another threshold, another online key",
+        keys: &[("a.pem", ED25519), ("b.pem", P256)],
+        init: &["--key=root=a.pem"],
+        before: &[
+            &["rotate", "dir", "root", "--add", "b.pem", "--threshold", "2"],
+            &["sign", "dir", "--key", "b.pem"],
+            &["publish", "dir"],
+            &["rotate", "dir", "online", "--add", "b.pem", "--threshold", "1"],
+            &["sign", "dir", "--key", "a.pem"],
+            &["sign", "dir", "--key", "b.pem"],
+            &["publish", "dir"],
+        ],
+        after: &[],
+        gaps: &[],
+    },
+];
+
+/// One matrix of what the signer writes and who reads it. Readers that cannot are named, and refuse.
+#[cfg(feature = "system-tests")]
+#[test]
+fn what_the_signer_writes_is_read_by_every_client_that_knows_it_and_the_gaps_are_named() {
+    let mut wrong = Vec::new();
+    for Feature { name, keys, init, before, after, gaps } in FEATURES {
+        let signer = Signer { home: folder::temporary(), index: Upstream::start() };
+        for (file, arguments) in *keys {
+            let made = Command::new("openssl")
+                .arg("genpkey")
+                .args(*arguments)
+                .args(["-out", file])
+                .current_dir(signer.home.path())
+                .output()
+                .expect("openssl is installed");
+            assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+            let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+            fs::set_permissions(signer.home.path().join(file), private).unwrap();
+        }
+        signer.repo(&[&["init", "dir"], *init].concat());
+        for command in *before {
+            signer.repo(command);
+        }
+        let wheels = [Wheel::new("demo", "1.0"), Wheel::new("acme-tool", "1.0"), Wheel::new("other", "2.0")];
+        signer.approve(&wheels.iter().collect::<Vec<_>>());
+        for command in *after {
+            signer.repo(command);
+        }
+        signer.repo(&["publish", "dir"]);
+        let published = signer.for_readers();
+        let wanted: Vec<String> = wheels.iter().map(Wheel::target).collect();
+        let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
+        for reader in Reader::ALL {
+            let read = reader.read(&published, &wanted);
+            match (read, gaps.contains(reader)) {
+                (Ok(read), false) if read.iter().zip(&wheels).all(|(read, wheel)| *read == wheel.bytes) => {}
+                (Err(_), true) => {}
+                (Ok(_), true) => wrong.push(format!("{name}: {reader:?} reads it, which the matrix calls a gap")),
+                (Ok(_), false) => wrong.push(format!("{name}: {reader:?} reads other bytes")),
+                (Err(said), false) => wrong.push(format!("{name}: {reader:?} refuses: {}", said.trim())),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
