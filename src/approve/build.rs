@@ -13,7 +13,7 @@ use url::Url;
 use super::{
     ApproveError, Excluded, Provenance,
     candidates::{self, Place, Wanted},
-    closure::{self, Closure, Extras, Scope, Uncovered, When, Why},
+    closure::{self, Closure, Extras, Question, Uncovered, When, Why},
     pip_config::Source,
     request::{links, look_up, sort_out},
     rules,
@@ -81,17 +81,16 @@ pub(super) struct Built {
     pub(super) taken: Taken,
 }
 
-/// Adds what builds of the files in `scope` need, and gives the index that was asked for it. With an error nothing may be
+/// Adds what builds of the files in question need, and gives the index that was asked for it. With an error nothing may be
 /// saved.
 pub(super) async fn add(
     site: &mut Site<'_>,
     mut asked: Option<(Url, Source)>,
-    scope: &Scope,
-    extras: &Extras,
+    question: &Question,
 ) -> Result<(Built, Option<(Url, Source)>), ApproveError> {
     let mut built = Built::default();
     for round in 0..=ROUNDS_MAX {
-        built.closure = closure::check(&site.editor, scope, extras)?;
+        built.closure = closure::check(&site.editor, question)?;
         let missing: Vec<Uncovered> =
             built.closure.uncovered.iter().filter(|found| found.when == When::Build).cloned().collect();
         let Some(first) = missing.first() else { break };

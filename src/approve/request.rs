@@ -9,6 +9,7 @@ use std::{
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
+use pep440_rs::VersionSpecifiers;
 use serde::Serialize;
 use url::Url;
 
@@ -16,7 +17,7 @@ use super::{
     ApproveError, Closure, Excluded, FileBases, Planned, Progress, ProjectRange, Provenance,
     build::{self, Added, Built},
     candidates::{self, Candidates, Wanted},
-    closure::{self, Extras, Scope},
+    closure::{self, Extras, Question, Scope},
     download::{Checked, bring},
     file_target,
     kept::Kept,
@@ -74,6 +75,8 @@ pub struct ApproveRequest {
     pub chunks: Option<ByteSize>,
     /// Also approve what building the sdists needs, as the index has it now.
     pub with_build: bool,
+    /// The Pythons that what is required is told, and added, for; left out, all.
+    pub for_python: Option<VersionSpecifiers>,
     /// Talks to the index and the file hosts.
     pub client: Client,
     /// Tells the time of the approval.
@@ -98,6 +101,7 @@ impl ApproveRequest {
             store: false,
             chunks: None,
             with_build: false,
+            for_python: None,
             client,
             clock,
         }
@@ -222,10 +226,10 @@ pub async fn approve(request: &ApproveRequest, progress: &dyn Progress) -> Resul
     }
     let extras = extras(&pins);
     let taken = site.take(new, &before, &extras).await?;
-    let scope = Scope::Files(concerned);
+    let question = Question { scope: Scope::Files(concerned), extras, python: request.for_python.clone() };
     let (built, index) = match request.with_build {
-        true => build::add(&mut site, index, &scope, &extras).await?,
-        false => (Built { closure: closure::check(&site.editor, &scope, &extras)?, ..Built::default() }, index),
+        true => build::add(&mut site, index, &question).await?,
+        false => (Built { closure: closure::check(&site.editor, &question)?, ..Built::default() }, index),
     };
     report.files = [taken.files, built.taken.files].concat();
     report.approved = [taken.approved, built.taken.approved].concat();

@@ -36,19 +36,21 @@ enum Implementation {
 }
 
 impl Environment {
-    /// Of a file; tags are read of wheels alone.
-    pub(super) fn of(filename: &str, requires_python: Option<&VersionSpecifiers>) -> Self {
+    /// Of a file, for all of these Pythons; tags are read of wheels alone. `None` where there is no Python that it could be
+    /// installed in.
+    pub(super) fn of(filename: &str, pythons: [Option<&VersionSpecifiers>; 2]) -> Option<Self> {
         let mut found = Self::default();
         if let Some([python, abi, platform]) = tags(filename) {
             found.restrict_by_tags(python, abi);
             found.platform = Platform::of_all(platform);
             found.implementation = Implementation::of_all(python);
         }
-        for specifier in requires_python.into_iter().flat_map(|specifiers| specifiers.iter()) {
+        for specifier in pythons.into_iter().flatten().flat_map(|specifiers| specifiers.iter()) {
             let (oldest, newest) = minors(*specifier.operator(), specifier.version());
             found.restrict(oldest, newest);
         }
-        found
+        let is_possible = found.oldest.zip(found.newest).is_none_or(|(oldest, newest)| oldest <= newest);
+        is_possible.then_some(found)
     }
 
     fn restrict(&mut self, oldest: Option<Minor>, newest: Option<Minor>) {
@@ -225,7 +227,7 @@ mod tests {
 
     fn outcome(filename: &str, requires_python: &str, marker: &str) -> Option<bool> {
         let requires_python = VersionSpecifiers::from_str(requires_python).unwrap();
-        let environment = Environment::of(filename, Some(&requires_python));
+        let environment = Environment::of(filename, [Some(&requires_python), None]).unwrap();
         match Marker::parse(marker).unwrap().reduce(&|condition| environment.outcome(condition)) {
             Reduced::Always => Some(true),
             Reduced::Never => Some(false),
@@ -300,5 +302,23 @@ mod tests {
             assert_eq!(outcome(&format!("a-1-{tags}.whl"), "", marker), expected, "{tags} {marker}");
         }
         assert_eq!(outcome("a-1.tar.gz", "", "python_version < '3'"), None);
+    }
+
+    #[test]
+    fn a_file_that_no_python_of_those_that_are_meant_could_install_has_no_environment() {
+        let meant = VersionSpecifiers::from_str(">=3.10").unwrap();
+        for (filename, python, is_one) in [
+            ("a-1-cp39-cp39-win32.whl", "", false),
+            ("a-1-cp39-abi3-win32.whl", "", true),
+            ("a-1-py2-none-any.whl", "", false),
+            ("a-1-py2.py3-none-any.whl", "", true),
+            ("a-1.tar.gz", "<3.10", false),
+            ("a-1.tar.gz", "<=3.10", true),
+            ("a-1.tar.gz", "", true),
+        ] {
+            let python = VersionSpecifiers::from_str(python).unwrap();
+            let found = Environment::of(filename, [Some(&python), Some(&meant)]);
+            assert_eq!(found.is_some(), is_one, "{filename} {python}");
+        }
     }
 }

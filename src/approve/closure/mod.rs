@@ -48,6 +48,16 @@ pub(super) enum Scope {
     All,
 }
 
+/// What is asked of the closure.
+#[derive(Clone, Debug)]
+pub(super) struct Question {
+    pub(super) scope: Scope,
+    /// Extras that are asked for besides those that files ask for.
+    pub(super) extras: Extras,
+    /// The Pythons that are meant, where not all are.
+    pub(super) python: Option<VersionSpecifiers>,
+}
+
 /// What is signed, held against what it requires.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Closure {
@@ -128,7 +138,7 @@ struct Subject {
     version: Version,
     files: Vec<String>,
     python: Option<VersionSpecifiers>,
-    /// Of each file.
+    /// Of each file that can be installed where it is meant to be.
     environments: Vec<Environment>,
     run: Vec<Requirement>,
     build: Vec<Requirement>,
@@ -137,29 +147,32 @@ struct Subject {
 }
 
 /// Holds everything that is signed, staged changes among it, against what it requires. `with_build` counts what builds of
-/// sdists need too.
-pub fn closure(dir: &Path, with_build: bool) -> Result<Closure, ApproveError> {
-    let mut closure = check(&Editor::open(dir)?, &Scope::All, &Extras::new())?;
+/// sdists need too; `python` names the Pythons that are meant, where not all are.
+pub fn closure(dir: &Path, with_build: bool, python: Option<VersionSpecifiers>) -> Result<Closure, ApproveError> {
+    let question = Question { scope: Scope::All, extras: Extras::new(), python };
+    let mut closure = check(&Editor::open(dir)?, &question)?;
     closure.uncovered.retain(|found| with_build || found.when == When::Run);
     Ok(closure)
 }
 
-/// Holds what is signed against what it requires, where these extras are asked for besides those that files ask for.
-pub(super) fn check(editor: &Editor, scope: &Scope, asked: &Extras) -> Result<Closure, ApproveError> {
+/// Holds what is signed against what it requires.
+pub(super) fn check(editor: &Editor, question: &Question) -> Result<Closure, ApproveError> {
     let mut check = Check {
         signed: Signed { editor, listings: HashMap::new() },
         subjects: Vec::new(),
         of_project: HashMap::new(),
         seen: BTreeSet::new(),
         unknown: BTreeSet::new(),
-        asked: asked.clone(),
+        asked: question.extras.clone(),
+        python: question.python.as_ref(),
     };
-    check.gather(scope)?;
+    check.gather(&question.scope)?;
     check.follow()?;
     check.finish()
 }
 
 struct Check<'e> {
+    python: Option<&'e VersionSpecifiers>,
     signed: Signed<'e>,
     subjects: Vec<Subject>,
     /// Where the subjects of a project stand.
@@ -216,7 +229,7 @@ impl Check<'_> {
             };
             let key = (file.version.clone(), metadata.sha256.to_hex());
             if let Some(subject) = known.get(&key).and_then(|at| self.subjects.get_mut(*at)) {
-                subject.environments.push(Environment::of(filename, subject.python.as_ref()));
+                subject.environments.extend(Environment::of(filename, [subject.python.as_ref(), self.python]));
                 subject.files.push(path.to_string());
             } else if self.wheel(project, file)? {
                 known.insert(key, self.subjects.len() - 1);
@@ -272,7 +285,7 @@ impl Check<'_> {
         self.subjects.push(Subject {
             project: project.clone(),
             version: file.version.clone(),
-            environments: vec![Environment::of(&file.listed.filename, python.as_ref())],
+            environments: Environment::of(&file.listed.filename, [python.as_ref(), self.python]).into_iter().collect(),
             files: vec![path],
             python,
             run,
@@ -377,6 +390,9 @@ impl Check<'_> {
 impl Subject {
     /// Where one of its files needs this, in environments that it can be installed in.
     fn reduce(&self, requirement: &Requirement, extras: Option<&BTreeSet<String>>) -> Reduced {
+        if self.environments.is_empty() {
+            return Reduced::Never;
+        }
         let Some(marker) = &requirement.marker else { return Reduced::Always };
         let none = BTreeSet::new();
         let environments: BTreeSet<&Environment> = self.environments.iter().collect();

@@ -143,9 +143,9 @@ async fn what_a_wheel_requires_and_nothing_approved_satisfies_is_told_until_it_i
     let (bar, baz) = (offer(&world, "bar", "2.1", ""), offer(&world, "baz", "1.0", ""));
     world.lock(&[("bar==2.1", &[&bar]), ("baz==1.0", &[&baz])]);
     world.approve().await.unwrap();
-    assert!(closure(&world.dir(), true).unwrap().is_closed());
+    assert!(closure(&world.dir(), true, None).unwrap().is_closed());
     revoke(&world.dir(), "baz").unwrap();
-    assert_eq!(said(&closure(&world.dir(), true).unwrap()), ["Run baz (of foo): Unsigned"]);
+    assert_eq!(said(&closure(&world.dir(), true, None).unwrap()), ["Run baz (of foo): Unsigned"]);
 }
 
 #[tokio::test]
@@ -157,7 +157,7 @@ async fn only_what_an_approval_concerns_is_looked_at_and_everything_by_the_comma
     let bar = offer(&world, "bar", "1.0", "");
     world.lock(&[("bar==1.0", &[&bar])]);
     assert!(world.approve().await.unwrap().closure.is_closed());
-    assert_eq!(said(&closure(&world.dir(), true).unwrap()), ["Run gone (of foo): Unsigned"]);
+    assert_eq!(said(&closure(&world.dir(), true, None).unwrap()), ["Run gone (of foo): Unsigned"]);
     // Approved before, and concerned again.
     world.lock(&[("foo==1.0", &[&foo])]);
     assert!(!world.approve().await.unwrap().closure.is_closed());
@@ -179,7 +179,7 @@ async fn what_only_an_extra_requires_is_told_where_that_is_asked_for_by_a_lock_o
         world.lock(&[(pin, &[&foo])]);
         assert_eq!(said(&world.approve().await.unwrap().closure), expected, "{pin}");
         // What was asked for is remembered.
-        assert_eq!(said(&closure(&world.dir(), true).unwrap()), expected, "{pin}");
+        assert_eq!(said(&closure(&world.dir(), true, None).unwrap()), expected, "{pin}");
         // Another file that asks for an extra of what was approved before.
         let user = offer(&world, "user", "1.0", "Requires-Dist: foo[soc_ks]>=1\n");
         world.lock(&[("user==1.0", &[&user])]);
@@ -264,8 +264,8 @@ async fn what_an_sdist_needs_is_signed_with_it_and_told_without_a_download() {
     assert_eq!(all, expected);
     world.publish();
     world.server.forget();
-    assert_eq!(closure(&world.dir(), true).unwrap(), found);
-    assert_eq!(said(&closure(&world.dir(), false).unwrap()), ["Run run-dep (of foo): Unsigned"]);
+    assert_eq!(closure(&world.dir(), true, None).unwrap(), found);
+    assert_eq!(said(&closure(&world.dir(), false, None).unwrap()), ["Run run-dep (of foo): Unsigned"]);
     assert!(world.server.targets().is_empty());
     let editor = Editor::open(&world.dir()).unwrap();
     let signed = editor.targets().targets[&"old/old-1.0.tar.gz".parse::<TargetPath>().unwrap()].custom.clone().unwrap();
@@ -343,6 +343,25 @@ async fn with_build_adds_the_newest_wheels_that_a_build_can_use_and_what_they_ne
     // Nothing more is added, though the index has something newer now.
     offer(&world, "tiny", "2.9", "");
     assert!(with_build(&world).await.added.is_empty());
+}
+
+#[tokio::test]
+async fn what_only_other_pythons_need_than_those_that_are_meant_is_neither_told_nor_added() {
+    let world = World::new().await;
+    let foo = sdist_building_with("foo", "'tiny', 'old; python_version == \"3.3\"'");
+    offer_sdist(&world, "foo", &foo);
+    offer(&world, "tiny", "1.0", "Requires-Dist: backport; python_version < '3.11'\n");
+    world.lock(&[("foo==1.0", &[&foo])]);
+    let meant = |text: &str| Some(VersionSpecifiers::from_str(text).unwrap());
+    let request = ApproveRequest { with_build: true, for_python: meant(">=3.11"), ..world.request() };
+    let report = approve(&request, &Silent).await.unwrap();
+    assert_eq!(report.added.len(), 1, "{:?}", report.added);
+    assert!(closure(&world.dir(), true, meant(">=3.11")).unwrap().is_closed());
+    assert_eq!(
+        said(&closure(&world.dir(), true, meant(">=3.9,<3.12")).unwrap()),
+        ["Build backport (of tiny, where python_version < \"3.11\"): Unsigned"]
+    );
+    assert_eq!(closure(&world.dir(), true, None).unwrap().uncovered.len(), 2);
 }
 
 #[tokio::test]

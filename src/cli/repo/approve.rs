@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use indicatif::HumanBytes;
 use jiff::Timestamp;
+use pep440_rs::VersionSpecifiers;
 
 use super::{approve_failure, closure::print_closure, progress::Bars, rules::RuleFlags, tell_dropped};
 use crate::{
@@ -60,6 +61,9 @@ pub(super) struct Approve {
     /// the newest wheels of the index that will do
     #[arg(long, conflicts_with_all = ["trust_lock_hash", "tree", "dry_run"])]
     with_build: bool,
+    /// Tell, and with --with-build add, what is required for these Pythons alone, as in '>=3.10'
+    #[arg(long, value_name = "VERSIONS")]
+    for_python: Option<VersionSpecifiers>,
     /// PEM file of certificate authorities that are trusted besides the system's
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
@@ -89,6 +93,7 @@ impl Approve {
             store: self.store,
             chunks: self.chunks,
             with_build: self.with_build,
+            for_python: self.for_python,
             ..ApproveRequest::new(self.dir, client, SystemClock::shared())
         };
         let progress = Bars::new();

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use clap::Args;
+use pep440_rs::VersionSpecifiers;
 
 use super::approve_failure;
 use crate::{
@@ -22,6 +23,9 @@ pub(super) struct Closure {
     /// Leave out what building sdists needs: for installers that take wheels alone
     #[arg(long)]
     no_build: bool,
+    /// Tell what is required for these Pythons alone, as in '>=3.10'
+    #[arg(long, value_name = "VERSIONS")]
+    for_python: Option<VersionSpecifiers>,
     /// Fail as well where requirements of a file are not known
     #[arg(long)]
     strict: bool,
@@ -32,7 +36,8 @@ pub(super) struct Closure {
 
 impl Closure {
     pub(super) fn run(self) -> Result<Exit, Failure> {
-        let found = approve::closure(&self.dir, !self.no_build).map_err(|error| approve_failure(&error))?;
+        let found = approve::closure(&self.dir, !self.no_build, self.for_python);
+        let found = found.map_err(|error| approve_failure(&error))?;
         let fails = !found.is_closed() || (self.strict && !found.unknown.is_empty());
         if self.json {
             print_json(&found)?;
