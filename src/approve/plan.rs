@@ -5,9 +5,15 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{ApproveError, Provenance, candidates::Wanted, file_target, listing_target, metadata_target};
+use super::{
+    ApproveError, Provenance,
+    candidates::{Place, Wanted},
+    file_target,
+    kept::open_regular,
+    listing_target, metadata_target, wheel,
+};
 use crate::{
-    base::Digest,
+    base::{Digest, files::FileError},
     repository::{Change, Editor},
 };
 
@@ -55,7 +61,7 @@ impl Planned {
 }
 
 /// What would be staged if these files were approved, together with what is. `is_read`: whether a file would be brought
-/// here, so that a wheel's METADATA would be signed too.
+/// here, so that a wheel's METADATA would be signed too. Wheels of a folder are judged, since they are here already.
 pub(super) fn foresee(
     editor: &Editor,
     new: &[Wanted],
@@ -65,6 +71,7 @@ pub(super) fn foresee(
     let mut added: BTreeSet<String> = change.added.into_iter().collect();
     let mut changed: BTreeSet<String> = change.changed.into_iter().collect();
     for wanted in new {
+        check_metadata(wanted)?;
         added.insert(file_target(&wanted.project, &wanted.file.filename)?.to_string());
         if wanted.file.filename.ends_with(".whl") && is_read(wanted) {
             added.insert(metadata_target(&wanted.project, &wanted.file.filename)?.to_string());
@@ -85,4 +92,14 @@ pub(super) fn foresee(
     change.added = added.into_iter().collect();
     change.changed = changed.into_iter().collect();
     Ok(change)
+}
+
+fn check_metadata(wanted: &Wanted) -> Result<(), ApproveError> {
+    let Wanted { project, version, file, place: Place::Folder(path), .. } = wanted else { return Ok(()) };
+    if !file.filename.ends_with(".whl") {
+        return Ok(());
+    }
+    let content = open_regular(path).map_err(|error| ApproveError::Folder(FileError::at("read", path)(error)))?;
+    let metadata = wheel::metadata(content, project, version);
+    metadata.map(drop).map_err(|why| ApproveError::Wheel { filename: file.filename.clone(), why })
 }

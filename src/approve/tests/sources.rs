@@ -101,8 +101,10 @@ async fn a_name_of_two_readings_is_taken_where_a_lock_tells_which_and_two_files_
 async fn a_wheel_of_a_folder_is_held_to_the_same_rule_as_one_of_an_index() {
     let world = World::new().await;
     world.lay("wheels", "foo-1.0-py3-none-any.whl", b"no zip file");
-    let error = world.refuses(&world.folders(&["wheels"])).await;
-    assert!(matches!(error, ApproveError::Wheel { .. }) && error.fault() == Fault::Refused);
+    for dry_run in [true, false] {
+        let error = world.refuses(&ApproveRequest { dry_run, ..world.folders(&["wheels"]) }).await;
+        assert!(matches!(error, ApproveError::Wheel { .. }) && error.fault() == Fault::Refused);
+    }
 }
 
 #[tokio::test]
