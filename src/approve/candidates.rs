@@ -8,7 +8,7 @@ use std::{
 
 use url::Url;
 
-use super::{ApproveError, ProjectRange, Provenance, folder, request::Missing, rules::Excluded};
+use super::{ApproveError, Progress, ProjectRange, Provenance, folder, request::Missing, rules::Excluded};
 use crate::{
     base::Digest,
     lockfile::{LockedFile, Pin},
@@ -80,8 +80,10 @@ impl Candidates {
         &mut self,
         folder: &Path,
         pins: &[&'p (ProjectName, Pin)],
+        progress: &dyn Progress,
     ) -> Result<Vec<&'p (ProjectName, Pin)>, ApproveError> {
         let found = folder::walk(folder)?;
+        progress.reading(found.files.len(), found.length());
         self.left_out.extend(found.left_out.iter().map(|left_out| format!("{}/{left_out}", base_name(folder))));
         let mut open: Vec<&(ProjectName, Pin)> = pins.to_vec();
         for file in found.files {
@@ -93,7 +95,11 @@ impl Candidates {
                     continue;
                 }
             };
-            let (length, sha256) = folder::read(&file.path, |_| Ok(()))?;
+            let (length, sha256) = folder::read(&file.path, |bytes| {
+                progress.received(bytes.len() as u64);
+                Ok(())
+            })?;
+            progress.checked(file.filename());
             let of_version =
                 |(project, pin): &(ProjectName, Pin)| *project == candidate.project && pin.version == candidate.version;
             let of_this: Vec<&Pin> = pins.iter().filter(|pin| of_version(pin)).map(|(_, pin)| pin).collect();

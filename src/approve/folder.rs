@@ -28,6 +28,8 @@ pub(super) struct FolderFile {
     pub(super) path: PathBuf,
     /// Its path below the folder, with `/` between segments.
     pub(super) relative: String,
+    /// Its length in bytes when it was found.
+    pub(super) length: u64,
 }
 
 impl FolderFile {
@@ -44,6 +46,13 @@ pub(super) struct Folder {
     pub(super) files: Vec<FolderFile>,
     /// What cannot be taken, and why.
     pub(super) left_out: Vec<String>,
+}
+
+impl Folder {
+    /// The bytes of all its files.
+    pub(super) fn length(&self) -> u64 {
+        self.files.iter().fold(0, |sum, file| sum.saturating_add(file.length))
+    }
 }
 
 /// Walks a folder and what is below it. No link is followed but the folder's own path.
@@ -92,7 +101,7 @@ fn descend(folder: &Path, prefix: &str, depth: usize, found: &mut Folder) -> Res
         } else if found.files.len() >= FILES_MAX {
             return Err(ApproveError::TooManyFiles { folder: folder.to_owned(), limit: FILES_MAX });
         } else {
-            found.files.push(FolderFile { path, relative });
+            found.files.push(FolderFile { path, relative, length: facts.len() });
         }
     }
     Ok(())

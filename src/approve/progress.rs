@@ -6,9 +6,11 @@ pub trait Progress: Send + Sync {
     fn looking_up(&self, _projects: usize) {}
     /// A project was looked up.
     fn looked_up(&self, _project: &str) {}
+    /// So many files of a folder will be read, of so many bytes.
+    fn reading(&self, _files: usize, _bytes: u64) {}
     /// So many files will be downloaded, of so many bytes where the index says it.
     fn downloading(&self, _files: usize, _bytes: u64) {}
-    /// So many more bytes came.
+    /// So many more bytes came, or were read.
     fn received(&self, _bytes: u64) {}
     /// A file came whole and has the digest it must have.
     fn checked(&self, _filename: &str) {}

@@ -276,7 +276,7 @@ async fn ask(
     let all: Vec<&(ProjectName, Pin)> = pins.iter().collect();
     let mut open = all.clone();
     for folder in &request.folders {
-        let left = candidates.add_folder(folder, &all)?;
+        let left = candidates.add_folder(folder, &all, progress)?;
         open.retain(|pin| left.iter().any(|left| std::ptr::eq(*left, *pin)));
     }
     let mut asked: Vec<ProjectName> = open.iter().map(|(project, _)| project.clone()).collect();

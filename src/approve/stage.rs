@@ -89,10 +89,12 @@ impl<'a> Stage<'a> {
             (None, Some(size), Some(sha256)) => (size, only(sha256)),
             (None, ..) => return Err(ApproveError::NoLength { filename: filename.clone() }),
         };
-        // What is in the wheel counts, and not what an index says of it.
-        let requires_python = match checked.as_ref().and_then(|checked| checked.metadata.as_ref()) {
+        // What is in the file counts, and not what an index says of it.
+        let metadata = checked.as_ref().and_then(|checked| checked.metadata.as_ref());
+        let of_sdist = checked.as_ref().and_then(|checked| checked.needs.as_ref()?.python.clone());
+        let requires_python = match metadata {
             Some(metadata) => wheel::requires_python(metadata),
-            None => file.requires_python.clone(),
+            None => of_sdist.or_else(|| file.requires_python.clone()),
         };
         let core_metadata = self.file_targets(wanted, checked, length, &digests)?;
         let listed = ListedFile {

@@ -45,7 +45,7 @@ pub(super) fn approve(
         let name = base_name(folder);
         let found = folder::walk(folder)?;
         report.left_out.extend(found.left_out.iter().map(|left_out| format!("{name}/{left_out}")));
-        progress.downloading(found.files.len(), 0);
+        progress.reading(found.files.len(), found.length());
         for file in found.files {
             let target = match target(&prefix, &file.relative) {
                 Ok(target) => target,

@@ -63,6 +63,21 @@ async fn files_of_a_folder_are_stored_with_their_metadata_and_listed_as_stored()
 }
 
 #[tokio::test]
+async fn an_sdist_of_a_folder_is_listed_for_the_pythons_that_it_says() {
+    let world = World::new().await;
+    let info = b"Metadata-Version: 2.2\nName: foo\nVersion: 1.0\nRequires-Python: >=3.11\n";
+    let mut archive = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
+    let mut header = tar::Header::new_ustar();
+    header.set_size(info.len() as u64);
+    header.set_mode(0o644);
+    archive.append_data(&mut header, "foo-1.0/PKG-INFO", &info[..]).unwrap();
+    let sdist = archive.into_inner().unwrap().finish().unwrap();
+    world.lay("wheels", "foo-1.0.tar.gz", &sdist);
+    approve(&world.folders(&["wheels"]), &Silent).await.unwrap();
+    assert_eq!(world.listing("foo").file("foo-1.0.tar.gz").unwrap().requires_python.as_deref(), Some(">=3.11"));
+}
+
+#[tokio::test]
 async fn a_lock_beside_a_folder_makes_its_files_locked_and_another_digest_an_alarm() {
     let world = World::with_foo().await;
     let (wheel, sdist) = (wheel("foo", "1.0", &[]), b"sdist");

@@ -11,7 +11,7 @@ use super::{approve_failure, closure::print_closure, progress::Bars, rules::Rule
 use crate::{
     approve::{self, ApproveError, ApproveReport, ApproveRequest, Planned, ProjectRange, Provenance},
     base::{ByteSize, Clock as _, SystemClock},
-    cli::{Exit, Failure, block_on, print_json, print_line},
+    cli::{Exit, Failure, block_on, print_json, print_line, terminal::one_line},
     upstream::{Client, Environment, Settings},
 };
 
@@ -116,18 +116,14 @@ impl Approve {
 }
 
 pub(in crate::cli) fn print_left_out(report: &ApproveReport) {
-    for left_out in &report.left_out {
-        eprintln!("tufgate: left out: {left_out}");
-    }
-    for excluded in &report.excluded {
-        eprintln!("tufgate: not approved: {excluded}");
-    }
+    // Names of files and reasons of an index are other people's.
+    let tell = |line: String| eprintln!("tufgate: {}", one_line(&line));
+    report.left_out.iter().for_each(|left_out| tell(format!("left out: {left_out}")));
+    report.excluded.iter().for_each(|excluded| tell(format!("not approved: {excluded}")));
     for missing in &report.missing {
         let name = missing.filename.as_deref().unwrap_or("a file");
-        eprintln!(
-            "tufgate: not in the index: {name} of {} {}, sha256:{} ({})",
-            missing.project, missing.version, missing.sha256, missing.at
-        );
+        let of = format!("{} {}, sha256:{}", missing.project, missing.version, missing.sha256);
+        tell(format!("not in the index: {name} of {of} ({})", missing.at));
     }
 }
 

@@ -13,7 +13,7 @@ use crate::approve::Progress;
 /// How often a line is printed where there is no terminal. Short work prints none.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// One bar for the look-ups, then one for the downloads; or lines.
+/// A bar for what is done at a time: reading folders, looking up, downloading; or lines.
 #[derive(Debug)]
 pub(in crate::cli) struct Bars {
     bar: ProgressBar,
@@ -50,6 +50,13 @@ impl Bars {
         if let Ok(style) = ProgressStyle::with_template(template) {
             self.bar.set_style(style.progress_chars("=> "));
         }
+    }
+
+    fn begin_files(&self, verb: &str, files: usize, bytes: u64) {
+        self.style(&format!("{verb} [{{bar:30}}] {{bytes}}/{{total_bytes}} {{bytes_per_sec}} {{wide_msg}}"));
+        self.bar.set_position(0);
+        self.bar.set_length(bytes);
+        self.note(|lines| (lines.total, lines.done, lines.bytes) = (files, 0, Some(0)));
     }
 
     /// Notes what happened, and prints a line where one is due.
@@ -89,11 +96,12 @@ impl Progress for Bars {
         self.note(|lines| lines.done = lines.done.saturating_add(1));
     }
 
+    fn reading(&self, files: usize, bytes: u64) {
+        self.begin_files("reading    ", files, bytes);
+    }
+
     fn downloading(&self, files: usize, bytes: u64) {
-        self.style("downloading [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {wide_msg}");
-        self.bar.set_position(0);
-        self.bar.set_length(bytes);
-        self.note(|lines| (lines.total, lines.done, lines.bytes) = (files, 0, Some(0)));
+        self.begin_files("downloading", files, bytes);
     }
 
     fn received(&self, bytes: u64) {
