@@ -246,33 +246,74 @@ fn every_trouble_of_the_signer_is_one_sentence_with_the_way_out_and_changes_noth
 #[cfg(feature = "system-tests")]
 #[test]
 fn renewals_go_on_while_somebody_is_asked_for_a_passphrase() {
-    use std::io::{Read as _, Write as _};
-
-    let mut home = Home::new();
+    let home = Home::new();
     fs::write(home.path("passphrase"), "right").unwrap();
     fs::set_permissions(home.path("passphrase"), fs::Permissions::from_mode(0o600)).unwrap();
     home.does(&["key", "encrypt", "dir/keys/root.pem", "--new-passphrase-file", "passphrase"]);
-    let line = format!("{} repo publish dir", binary().display());
-    let mut asked = Command::new("script")
-        .args(["--quiet", "--return", "--command", &line, "/dev/null"])
-        .current_dir(home.folder.path())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("script is there");
-    let mut said = Vec::new();
-    let mut out = asked.stdout.take().unwrap();
-    while !String::from_utf8_lossy(&said).contains("Passphrase of") {
-        let mut byte = [0];
-        assert_eq!(out.read(&mut byte).unwrap(), 1, "{}", String::from_utf8_lossy(&said));
-        said.push(byte[0]);
-    }
+    let mut terminal = Terminal::start(&home, "repo publish dir");
+    terminal.await_prompt("Passphrase of");
     home.does(&["publish", "dir", "--refresh"]);
-    home.variables.clear();
-    asked.stdin.as_mut().unwrap().write_all(b"right\n").unwrap();
-    out.read_to_end(&mut said).unwrap();
-    let status = asked.wait().unwrap();
-    let said = String::from_utf8_lossy(&said);
-    assert!(status.success() && said.contains("root       version    2"), "{said}");
+    let (is_done, said) = terminal.answer("right");
+    assert!(is_done && said.contains("root       version    2"), "{said}");
     assert!(said.contains("timestamp  version    3"), "the renewal is counted: {said}");
+}
+
+#[cfg(feature = "system-tests")]
+#[test]
+fn whoever_signs_at_a_terminal_is_shown_the_change_and_asked_and_the_default_is_no() {
+    let home = Home::new();
+    let before = home.content();
+    for (answer, is_yes) in [("", false), ("no", false), ("y", true)] {
+        let mut terminal = Terminal::start(&home, "repo sign dir --key dir/keys/root.pem");
+        terminal.await_prompt("Sign this change? [y/N]");
+        let (is_done, said) = terminal.answer(answer);
+        for shown in ["~ root", "keys of targets: threshold 1 -> 1", "change   "] {
+            assert!(said.contains(shown), "no {shown:?} in {said}");
+        }
+        assert_eq!(is_done, is_yes, "{answer}: {said}");
+        assert!(said.contains(if is_yes { "1 signature(s) added" } else { "nothing was signed" }), "{said}");
+        assert_eq!(home.content() != before, is_yes, "{answer}");
+    }
+}
+
+/// The program at a terminal of its own.
+#[cfg(feature = "system-tests")]
+struct Terminal {
+    child: std::process::Child,
+    out: std::process::ChildStdout,
+    said: Vec<u8>,
+}
+
+#[cfg(feature = "system-tests")]
+impl Terminal {
+    fn start(home: &Home, arguments: &str) -> Self {
+        let line = format!("{} {arguments}", binary().display());
+        let mut child = Command::new("script")
+            .args(["--quiet", "--return", "--command", &line, "/dev/null"])
+            .current_dir(home.folder.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("script is there");
+        let out = child.stdout.take().unwrap();
+        Self { child, out, said: Vec::new() }
+    }
+
+    #[track_caller]
+    fn await_prompt(&mut self, prompt: &str) {
+        use std::io::Read as _;
+        while !String::from_utf8_lossy(&self.said).contains(prompt) {
+            let mut byte = [0];
+            assert_eq!(self.out.read(&mut byte).unwrap(), 1, "{}", String::from_utf8_lossy(&self.said));
+            self.said.push(byte[0]);
+        }
+    }
+
+    /// Types a line and waits for the end: whether it ended well, and all that was shown.
+    fn answer(mut self, line: &str) -> (bool, String) {
+        use std::io::{Read as _, Write as _};
+        self.child.stdin.as_mut().unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
+        self.out.read_to_end(&mut self.said).unwrap();
+        (self.child.wait().unwrap().success(), String::from_utf8_lossy(&self.said).into_owned())
+    }
 }
