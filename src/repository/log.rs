@@ -194,7 +194,10 @@ impl LoggedRoles {
             version: role.version,
             keyids: role.keyids.iter().take(KEYS_MAX).cloned().collect(),
         };
-        Self { count: roles.len(), first: roles.iter().take(ROLES_MAX).map(logged).collect() }
+        // Bins may be many; what everybody looks for comes first.
+        let is_top = |role: &&PublishedRole| ["root", "targets", "snapshot", "timestamp"].contains(&role.role.as_str());
+        let (top, delegated): (Vec<_>, Vec<_>) = roles.iter().partition(is_top);
+        Self { count: roles.len(), first: top.into_iter().chain(delegated).take(ROLES_MAX).map(logged).collect() }
     }
 }
 
@@ -493,6 +496,16 @@ mod tests {
         std::os::unix::fs::symlink(&victim, layout.log()).unwrap();
         assert!(Draft::begin(&layout, &deed("acme"), Moment::now()).is_err());
         assert_eq!(fs::read(victim).unwrap(), b"untouched");
+    }
+
+    #[test]
+    fn of_many_roles_the_top_level_ones_are_kept() {
+        let names =
+            (0..200).map(|bin| format!("bins-{bin:02x}")).chain(["snapshot".to_owned(), "timestamp".to_owned()]);
+        let of = |role| PublishedRole { role, version: 2, expires: String::new(), keyids: Vec::new() };
+        let logged = LoggedRoles::of(&names.map(of).collect::<Vec<_>>());
+        assert_eq!((logged.count, logged.first.len()), (202, ROLES_MAX));
+        assert_eq!((logged.first[0].role.as_str(), logged.first[1].role.as_str()), ("snapshot", "timestamp"));
     }
 
     #[test]

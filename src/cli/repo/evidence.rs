@@ -182,8 +182,7 @@ fn versions(roles: &LoggedRoles) -> String {
         let keys: Vec<&str> = role.keyids.iter().map(|keyid| short(keyid)).collect();
         format!("{} {} by {}", role.role, role.version, keys.join("+"))
     };
-    // The top-level roles come last, and are what a person looks for.
-    let shown: Vec<String> = roles.first.iter().rev().take(NAMES_SHOWN + 2).rev().map(role).collect();
+    let shown: Vec<String> = roles.first.iter().take(NAMES_SHOWN + 2).map(role).collect();
     match roles.count.saturating_sub(shown.len()) {
         0 => shown.join(", "),
         more => format!("{} and {more} more roles", shown.join(", ")),
