@@ -47,6 +47,11 @@ pub(super) enum Place {
 }
 
 impl Wanted {
+    /// The project and version that it is a file of.
+    pub(super) fn release(&self) -> (ProjectName, pep440_rs::Version) {
+        (self.project.clone(), self.version.clone())
+    }
+
     /// Whether the signer has to store it: nobody else has it.
     pub(super) fn is_ours(&self) -> bool {
         matches!(self.place, Place::Folder(_))

@@ -9,7 +9,7 @@ use std::{
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
-use pep440_rs::VersionSpecifiers;
+use pep440_rs::{Version, VersionSpecifiers};
 use serde::Serialize;
 use url::Url;
 
@@ -203,8 +203,10 @@ pub async fn approve(request: &ApproveRequest, progress: &dyn Progress) -> Resul
     let Asked { candidates, pages, index, projects } = ask(request, &editor, &pins, progress).await?;
     let Candidates { wanted, missing, left_out, mut excluded } = candidates;
     let concerned: BTreeSet<(ProjectName, String)> = wanted.keys().cloned().collect();
+    let wheels = wanted.values().filter(|wanted| rules::is_wheel(wanted)).map(Wanted::release).collect();
     let (new, known) = sort_out(&editor, wanted)?;
-    let new = keep_to_rules(new, known, &rules, &pages, request.clock.now(), &mut excluded)?;
+    let standing = Standing { rules: &rules, pages: &pages, wheels, now: request.clock.now() };
+    let new = standing.keep(new, known, &mut excluded)?;
     let mut site = Site::new(request, editor, rules, chunks, progress);
     let before = site.cover(&new, &links(&pages))?;
     let left_out = locks.iter().flat_map(|lock| &lock.left_out).map(ToString::to_string).chain(left_out).collect();
@@ -333,31 +335,43 @@ fn no_project_left() -> ApproveError {
     )
 }
 
-/// What the rules let through. Files of a lock that they do not are an error: a lock means all of its files.
-fn keep_to_rules(
-    new: Vec<Wanted>,
-    known: usize,
-    rules: &ApprovalRules,
-    pages: &BTreeMap<ProjectName, Page>,
+/// The rules, and what they are held against besides the files themselves.
+struct Standing<'a> {
+    rules: &'a ApprovalRules,
+    pages: &'a BTreeMap<ProjectName, Page>,
+    /// The versions that have a wheel among what was asked for.
+    wheels: BTreeSet<(ProjectName, Version)>,
     now: Timestamp,
-    excluded: &mut Vec<Excluded>,
-) -> Result<Vec<Wanted>, ApproveError> {
-    let (mut kept, mut broken) = (Vec::new(), Vec::new());
-    for wanted in new {
-        let status = pages.get(&wanted.project).and_then(|page| page.status.as_ref());
-        match rules::judge(rules, &wanted, status, now) {
-            None => kept.push(wanted),
-            Some(why) if wanted.provenance == Provenance::Locked => broken.push(why),
-            Some(why) => excluded.push(why),
+}
+
+impl Standing<'_> {
+    /// What the rules let through. A file of a lock that they do not is an error, since a lock means all of its files;
+    /// but for a source distribution where only wheels count and the lock has one of the same version, as lock files
+    /// name both.
+    fn keep(&self, new: Vec<Wanted>, known: usize, excluded: &mut Vec<Excluded>) -> Result<Vec<Wanted>, ApproveError> {
+        let (mut kept, mut broken) = (Vec::new(), Vec::new());
+        for wanted in new {
+            let status = self.pages.get(&wanted.project).and_then(|page| page.status.as_ref());
+            match rules::judge(self.rules, &wanted, status, self.now) {
+                None => kept.push(wanted),
+                Some(why) if wanted.provenance == Provenance::Locked && !self.has_wheel_instead(&wanted, &why) => {
+                    broken.push(why);
+                }
+                Some(why) => excluded.push(why),
+            }
         }
+        if !broken.is_empty() {
+            return Err(ApproveError::Rules(broken));
+        }
+        if kept.is_empty() && known == 0 && !excluded.is_empty() {
+            return Err(ApproveError::Rules(std::mem::take(excluded)));
+        }
+        Ok(kept)
     }
-    if !broken.is_empty() {
-        return Err(ApproveError::Rules(broken));
+
+    fn has_wheel_instead(&self, wanted: &Wanted, why: &Excluded) -> bool {
+        why.rule == rules::ONLY_WHEELS && self.wheels.contains(&wanted.release())
     }
-    if kept.is_empty() && known == 0 && !excluded.is_empty() {
-        return Err(ApproveError::Rules(std::mem::take(excluded)));
-    }
-    Ok(kept)
 }
 
 /// Whether a lock is believed without a download.

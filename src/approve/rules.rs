@@ -12,6 +12,8 @@ use crate::{
 
 /// The status of a project whose files are not to be installed (PEP 792).
 const QUARANTINED: &str = "quarantined";
+/// The rule that leaves source distributions out.
+pub(super) const ONLY_WHEELS: &str = "--only-wheels";
 
 /// A file that a rule does not let through.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -46,10 +48,9 @@ pub(super) fn judge(
         );
         return excluded("--only-project", why);
     }
-    let is_wheel = Distribution::parse(&wanted.file.filename).is_ok_and(|read| read.kind == DistributionKind::Wheel);
-    if rules.only_wheels && !is_wheel {
+    if rules.only_wheels && !is_wheel(wanted) {
         let why = "it is a source distribution, which runs code when it is built; build a wheel of it and approve the folder it is in";
-        return excluded("--only-wheels", why.to_owned());
+        return excluded(ONLY_WHEELS, why.to_owned());
     }
     if matches!(wanted.place, Place::Folder(_)) {
         return None;
@@ -90,6 +91,11 @@ pub(super) fn judge(
             )
         }
     }
+}
+
+/// Whether a file is a wheel by its name.
+pub(super) fn is_wheel(wanted: &Wanted) -> bool {
+    Distribution::parse(&wanted.file.filename).is_ok_and(|read| read.kind == DistributionKind::Wheel)
 }
 
 /// When a file will be old enough; `None` at the end of time.

@@ -205,6 +205,23 @@ async fn files_of_a_project_that_a_rule_excludes_are_left_out_and_an_approval_of
 }
 
 #[tokio::test]
+async fn the_sdist_that_a_lock_names_beside_a_wheel_is_left_out_where_only_wheels_count_and_one_alone_is_refused() {
+    let rules = ApprovalRules { only_wheels: true, ..ApprovalRules::default() };
+    let world = World::with_foo().await;
+    // Also where the wheel was approved before.
+    for approved in [&["foo/foo-1.0-py3-none-any.whl"][..], &[]] {
+        let report = approve(&ApproveRequest { rules: rules.clone(), ..world.request() }, &Silent).await.unwrap();
+        assert_eq!(report.approved, approved);
+        assert_eq!(report.excluded.len(), 1);
+        assert_eq!((&*report.excluded[0].filename, report.excluded[0].rule), ("foo-1.0.tar.gz", "--only-wheels"));
+    }
+    let world = World::with_foo().await;
+    world.lock(&[("foo==1.0", &[b"sdist"])]);
+    let error = world.refuses(&ApproveRequest { rules, ..world.request() }).await;
+    assert!(matches!(&error, ApproveError::Rules(files) if files.len() == 1), "{error}");
+}
+
+#[tokio::test]
 async fn a_dry_run_raises_the_alarms_that_need_no_download_and_leaves_nothing() {
     let world = World::with_foo().await;
     let before = contents(&world.dir());
