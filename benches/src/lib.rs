@@ -288,7 +288,7 @@ fn bin_of(path: &TargetPath, bits: u32) -> u32 {
 }
 
 /// The file of that number: its path as Python's index lays files out, its length, its digest.
-fn target(number: u64) -> (TargetPath, TargetFile) {
+pub fn target(number: u64) -> (TargetPath, TargetFile) {
     let hash = hex::encode(Sha256::digest(number.to_be_bytes()));
     let (a, rest) = hash.split_at(2);
     let (b, rest) = rest.split_at(2);

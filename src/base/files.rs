@@ -27,7 +27,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    fn bits(self) -> u32 {
+    pub(super) fn bits(self) -> u32 {
         match self {
             Self::Private => 0o600,
             Self::Public => 0o644,

@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows of TUF, of HTTP or of an ecosystem.
 
+pub mod batch;
 pub mod chunks;
 pub mod clients;
 pub mod clock;
@@ -13,6 +14,7 @@ pub mod files;
 pub mod jitter;
 pub mod limits;
 pub mod mutex;
+pub mod parallel;
 
 pub use chunks::{ChunkDigests, ChunkHasher, ChunksError};
 pub use clients::client_of;

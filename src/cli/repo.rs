@@ -5,12 +5,14 @@ mod closure;
 mod evidence;
 mod init;
 mod progress;
+mod role_bar;
 mod roles;
 mod rules;
 
 use std::{io::ErrorKind, path::PathBuf};
 
 use clap::{Args, Subcommand};
+use role_bar::RoleBar;
 use tokio_util::sync::CancellationToken;
 
 pub(super) use {approve::print_left_out, progress::Bars};
@@ -24,7 +26,7 @@ use super::{
 use crate::{
     approve::ApproveError,
     base::{SystemClock, files::FileError},
-    repository::{self, Change, Publication, RepositoryError, RepositoryStatus, publish::PublishedRole},
+    repository::{self, Change, Publication, RepositoryError, RepositoryStatus, Retired, publish::PublishedRole},
     telemetry::logging,
 };
 
@@ -92,6 +94,9 @@ struct Publish {
     /// Only renew timestamp and snapshot, with the online key alone; what is staged stays staged
     #[arg(long)]
     refresh: bool,
+    /// Of timestamp and snapshot only what is past half of its life: for a timer
+    #[arg(long, requires = "refresh")]
+    if_due: bool,
     /// Print what was published as JSON
     #[arg(long)]
     json: bool,
@@ -158,13 +163,18 @@ impl Publish {
     fn run(self) -> Result<Exit, Failure> {
         let failed = |error: RepositoryError| repository_failure(&error);
         if self.refresh {
-            let report = repository::refresh(&self.dir, &SystemClock, true).map_err(failed)?;
+            let report = repository::refresh(&self.dir, &SystemClock, !self.if_due).map_err(failed)?;
             if self.json {
                 return print_json(&report).map(|()| Exit::Ok);
             }
-            return print_roles(&report.roles).map(|()| Exit::Ok);
+            print_roles(&report.roles)?;
+            print_retired(&report.retired)?;
+            print_line(&format!("next renewal due {}", report.due))?;
+            return Ok(Exit::Ok);
         }
-        let report = repository::publish(&self.dir, &SystemClock).map_err(failed)?;
+        let bar = RoleBar::new();
+        let report = repository::publish_with(&self.dir, &SystemClock, &bar).map_err(failed)?;
+        bar.clear();
         if self.json {
             return print_json(&report).map(|()| Exit::Ok);
         }
@@ -175,7 +185,9 @@ impl Publish {
 
 impl Status {
     fn run(self) -> Result<Exit, Failure> {
-        let status = repository::status(&self.dir, &SystemClock).map_err(|error| repository_failure(&error))?;
+        let bar = RoleBar::new();
+        let status =
+            repository::status_with(&self.dir, &SystemClock, &bar).map_err(|error| repository_failure(&error))?;
         if self.json {
             print_json(&status)?;
         } else {
@@ -245,7 +257,18 @@ fn print_publication(report: &Publication) -> Result<(), Failure> {
         print_line(&format!("root_sha256    {root_sha256}"))?;
     }
     print_change(&report.change)?;
-    print_roles(&report.roles)
+    print_roles(&report.roles)?;
+    print_retired(&report.retired)
+}
+
+fn print_retired(retired: &Retired) -> Result<(), Failure> {
+    if let Some(trouble) = &retired.trouble {
+        eprintln!("tufgate: not all old versions were removed: {trouble}");
+    }
+    if retired.metadata + retired.targets == 0 {
+        return Ok(());
+    }
+    print_line(&format!("{} old metadata file(s) and {} stored target(s) removed", retired.metadata, retired.targets))
 }
 
 fn print_change(change: &Change) -> Result<(), Failure> {

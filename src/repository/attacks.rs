@@ -38,7 +38,23 @@ impl Cut {
     }
 
     fn record(&self) -> PathBuf {
-        self.dir.join("staged/publication.json")
+        self.folder().join("record.json")
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.dir.join("staged/publication")
+    }
+
+    /// The name of a metadata file of the record.
+    fn name(&self, number: usize) -> String {
+        let record: Value = serde_json::from_slice(&fs::read(self.record()).unwrap()).unwrap();
+        record["metadata"][number]["name"].as_str().unwrap().to_owned()
+    }
+
+    /// Makes these the bytes of a metadata file, and the record one that knows them.
+    fn replace(&self, number: usize, bytes: &[u8]) {
+        fs::write(self.folder().join(self.name(number)), bytes).unwrap();
+        self.edit(|record| record["metadata"][number]["sha256"] = Digest::sha256(bytes).to_hex().into());
     }
 
     fn staged(&self) -> PathBuf {
@@ -82,7 +98,7 @@ impl Cut {
         let error = self.assert_refused(what);
         assert!(matches!(error, RepositoryError::ForeignRecord { .. }), "{what}: {error}");
         assert_eq!(error.fault(), Fault::Local);
-        assert!(error.to_string().contains("publication.json"), "{error}");
+        assert!(error.to_string().contains("publication/record.json"), "{error}");
     }
 }
 
@@ -178,18 +194,24 @@ fn metadata_that_is_unsigned_changed_or_asked_for_by_nobody_is_refused() {
     let cut = Cut::new();
     for number in 0..3 {
         let cut = Cut::new();
-        cut.edit(|record| {
-            let content = record["metadata"][number]["content"].as_str().unwrap();
-            let mut document: Value = serde_json::from_str(content).unwrap();
-            document["signatures"] = json!([]);
-            record["metadata"][number]["content"] = document.to_string().into();
-        });
+        let file = fs::read(cut.folder().join(cut.name(number))).unwrap();
+        let mut document: Value = serde_json::from_slice(&file).unwrap();
+        document["signatures"] = json!([]);
+        cut.replace(number, document.to_string().as_bytes());
         cut.assert_foreign("unsigned");
+        // Signed, and not what was recorded.
+        let cut = Cut::new();
+        let file = [&*fs::read(cut.folder().join(cut.name(number))).unwrap(), b" "].concat();
+        fs::write(cut.folder().join(cut.name(number)), file).unwrap();
+        cut.assert_foreign("another file");
+        fs::remove_file(cut.folder().join(cut.name(number))).unwrap();
+        cut.assert_foreign("no file");
     }
     for extra in ["9.root.json", "1.root.json", "9.targets.json", "1.snapshot.json"] {
         let cut = Cut::new();
+        fs::write(cut.folder().join(extra), b"{}").unwrap();
         cut.edit(|record| {
-            let entry = json!({ "name": extra, "content": "{}" });
+            let entry = json!({ "name": extra, "sha256": Digest::sha256(b"{}").to_hex() });
             record["metadata"].as_array_mut().unwrap().push(entry);
         });
         cut.assert_foreign(extra);
@@ -201,10 +223,12 @@ fn metadata_that_is_unsigned_changed_or_asked_for_by_nobody_is_refused() {
 #[test]
 fn an_old_publication_that_is_recorded_again_is_refused() {
     let cut = Cut::new();
-    let record = fs::read(cut.record()).unwrap();
+    let files = Cut::files(&cut.folder());
     publish(&cut.dir, &SystemClock).unwrap();
     refresh(&cut.dir, &SystemClock, true).unwrap();
-    fs::write(cut.record(), record).unwrap();
+    fs::create_dir(cut.folder()).unwrap();
+    fs::set_permissions(cut.folder(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    files.iter().for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
     cut.assert_foreign("replayed");
 }
 
@@ -218,8 +242,35 @@ fn a_record_that_is_a_symbolic_link_is_not_followed() {
 }
 
 #[test]
+fn a_recorded_file_that_is_a_symbolic_link_is_not_published() {
+    for number in 0..3 {
+        let cut = Cut::new();
+        let (file, elsewhere) = (cut.folder().join(cut.name(number)), cut.outside.path().join("elsewhere"));
+        fs::rename(&file, &elsewhere).unwrap();
+        symlink(&elsewhere, &file).unwrap();
+        cut.assert_refused("a linked file");
+    }
+}
+
+#[test]
+fn files_that_others_may_write_are_published_with_the_mode_of_all() {
+    let cut = Cut::new();
+    for number in 0..3 {
+        let file = cut.folder().join(cut.name(number));
+        fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+    }
+    assert!(publish(&cut.dir, &SystemClock).unwrap().resumed);
+    for name in ["2.targets.json", "2.snapshot.json", "timestamp.json"] {
+        let facts = fs::metadata(cut.dir.join("published/metadata").join(name)).unwrap();
+        assert_eq!(std::os::unix::fs::MetadataExt::mode(&facts) & 0o777, 0o644, "{name}");
+    }
+}
+
+#[test]
 fn folders_that_are_symbolic_links_are_not_written_through() {
-    for folder in ["published", "published/metadata", "published/targets", "keys", "staged", "staged/files"] {
+    for folder in
+        ["published", "published/metadata", "published/targets", "keys", "staged", "staged/files", "staged/publication"]
+    {
         let cut = Cut::new();
         let elsewhere = cut.outside.path().join("elsewhere");
         fs::rename(cut.dir.join(folder), &elsewhere).unwrap();

@@ -48,8 +48,8 @@ pub fn sign(
     let (layout, before) = (editor.layout().clone(), editor.published().clone());
     let lifetimes = editor.settings().expires_after;
     let proposing = Proposing::new(&layout, &before, lifetimes, clock.now())?;
-    publish::check_clock(&before.timestamp, &before.snapshot, lifetimes, clock.now())?;
-    let (mut proposal, dropped) = proposing.propose(std::mem::take(editor.staged_mut()))?;
+    publish::check_clock(before.timestamp.expires, before.snapshot.expires, lifetimes, clock.now())?;
+    let (mut proposal, dropped) = proposing.propose(editor.staged_whole()?)?;
     if proposal.root.is_none() && proposal.roles.is_empty() {
         return Err(RepositoryError::NothingToSign);
     }
@@ -70,7 +70,7 @@ pub fn sign(
     }
     let roles = proposing.awaited(&proposal)?;
     // What is fixed here and not signed yet would be fixed anew, later: whoever signs first, all sign the same.
-    *editor.staged_mut() = proposal;
+    editor.set_staged(proposal)?;
     editor.note(signing::deed(signers, &digest, &roles));
     editor.save()?;
     Ok(SignReport { change: Change { dropped, ..shown }, digest, added, roles })

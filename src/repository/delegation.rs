@@ -265,14 +265,12 @@ fn redelegate(editor: &mut Editor, after: Option<Delegations>) -> Result<(), Rep
         let signed = editor.role_mut(&role)?;
         moved.extend(paths.into_iter().filter_map(|path| Some((signed.targets.remove(&path)?, path))));
     }
-    for (file, path) in moved {
-        editor.role_mut(&place(&path))?.targets.insert(path, file);
-    }
+    editor.put_targets(moved.into_iter().map(|(file, path)| (path, file)))?;
     let is_left = |role: &RoleName| {
         *role == RoleName::targets() || after.as_ref().is_some_and(|after| after.keys_of(role).is_some())
     };
     for role in holders.iter().filter(|role| !is_left(role)) {
-        editor.staged_mut().roles.remove(role);
+        editor.unstage(role)?;
     }
     Ok(())
 }

@@ -419,10 +419,10 @@ fn a_delegation_is_changed_put_before_another_and_ended_and_its_targets_follow()
     assert!(published_now.snapshot.meta.contains_key("b.json"), "clients that saw it insist on it");
     assert!(!published_now.targets.delegations.unwrap().keys.contains_key(b.public().keyid.as_str()));
     // It comes back, and its versions go on.
-    let before = published_now.snapshot.meta["b.json"].version;
+    let before = published_now.snapshot.meta.get("b.json").unwrap().unwrap().version;
     delegate(dir, &new_role("b", &["free/*"], &[&b], 1)).unwrap();
     publish_signed();
-    assert!(published(dir).snapshot.meta["b.json"].version > before);
+    assert!(published(dir).snapshot.meta.get("b.json").unwrap().unwrap().version > before);
     remove_delegation(dir, "a").unwrap();
     remove_delegation(dir, "b").unwrap();
     publish_signed();

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use serde::Serialize;
 
 use super::{
-    Awaited, Change, Layout, Lifetimes, RepositoryError, editor, founding::Founding, proposal::Proposing,
+    Awaited, Change, Layout, Lifetimes, RepositoryError, change, founding::Founding, proposal::Proposing,
     published::Published, staged::Staged,
 };
 use crate::{
@@ -78,7 +78,7 @@ pub fn diff(dir: &Path, clock: &dyn Clock) -> Result<Difference, RepositoryError
     }
     let published = Published::read(&layout)?;
     let staged = Staged::read(&layout)?;
-    let mut change = editor::difference(&layout, &published, &staged)?;
+    let mut change = change::difference(&layout, &published, &staged)?;
     let mut keys = Vec::new();
     if let Some(root) = &staged.root {
         keys.extend(key_changes(&of_root(&published.root), &of_root(&root.signed)));

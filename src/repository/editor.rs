@@ -1,68 +1,35 @@
 //! The staged change: what the next publication will hold beyond the last one.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     fs,
     io::{Read, Seek, SeekFrom},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
-use serde::Serialize;
-
 use super::{
-    Layout, RepositoryError, RepositorySettings, journal,
+    Change, Layout, RepositoryError, RepositorySettings,
+    change::{Differences, RoleDifference, entry},
+    journal,
     layout::{EditLock, METADATA_MAX},
     log::{Deed, Draft},
     published::Published,
+    spool::Spool,
     staged::{self, Staged},
+    staging::Staging,
 };
 use crate::{
     base::{
-        Clock as _, Digest, Digests, SystemClock,
+        Clock as _, Digest, Digests, SystemClock, batch,
         files::{self, FileError},
+        parallel,
     },
     tuf::{
-        KeyId, RoleName, TargetPath,
-        schema::{Document, Root, Table, TargetFile, Targets},
+        RoleName, TargetPath,
+        schema::{Document, Root, TargetFile, Targets},
     },
 };
-
-/// How the staged change differs from what is published.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Change {
-    /// Targets that are new.
-    pub added: Vec<String>,
-    /// Targets that are gone.
-    pub removed: Vec<String>,
-    /// Targets with another length, digest or custom data.
-    pub changed: Vec<String>,
-    /// Whether keys, thresholds or the root itself change.
-    pub root: bool,
-    /// Whether it changes who else may sign targets.
-    pub delegations: bool,
-    /// Signatures that what is staged had and that count no longer.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub dropped: Vec<DroppedSignatures>,
-}
-
-/// Signatures of a staged role that count no longer: they have to be made anew.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct DroppedSignatures {
-    /// The role.
-    pub role: String,
-    /// The keys that they were of.
-    pub keyids: Vec<String>,
-    /// Why, as the end of a sentence.
-    pub why: &'static str,
-}
-
-impl Change {
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        let Self { added, removed, changed, root, delegations, dropped: _ } = self;
-        added.is_empty() && removed.is_empty() && changed.is_empty() && !root && !delegations
-    }
-}
 
 /// Bytes that are to be stored in the repository, not only signed.
 #[derive(Debug)]
@@ -80,9 +47,9 @@ pub struct Editor {
     layout: Layout,
     settings: RepositorySettings,
     published: Published,
-    staged: Staged,
-    /// As it lies on disk.
-    saved: Staged,
+    staged: Staging,
+    /// Contents that were stored and are not durable yet.
+    stored: Vec<PathBuf>,
     resumed: bool,
     /// What is being done, for the log.
     deed: Deed,
@@ -101,24 +68,17 @@ impl Editor {
             // Both locks are held: nobody else writes in these.
             journal::sweep(layout.dir())?;
             journal::sweep(&layout.staged())?;
+            journal::sweep(&layout.metadata())?;
             staged::finish(&layout)?;
             resumed
         };
         let settings = layout.settings()?;
         let published = Published::read(&layout)?;
-        let staged = Staged::read(&layout)?;
+        let staged = Staging::read(&layout)?;
         // What an approval that failed has left behind.
         remove_unneeded(&layout, &staged)?;
-        Ok(Self {
-            layout,
-            settings,
-            published,
-            saved: staged.clone(),
-            staged,
-            resumed,
-            deed: Deed::Edited,
-            _lock: lock,
-        })
+        let (stored, deed) = (Vec::new(), Deed::Edited);
+        Ok(Self { layout, settings, published, staged, stored, resumed, deed, _lock: lock })
     }
 
     /// The folder's layout.
@@ -143,18 +103,18 @@ impl Editor {
 
     /// The top-level targets as they will be: staged, else published.
     pub fn targets(&self) -> &Targets {
-        self.staged.roles.get("targets").map_or(&self.published.targets, |staged| &staged.signed)
+        self.staged.targets().map_or(&self.published.targets, |staged| &staged.signed)
     }
 
     /// The root as it will be: staged, else published.
     pub fn root(&self) -> &Root {
-        self.staged.root.as_ref().map_or(&self.published.root, |staged| &staged.signed)
+        self.staged.root().map_or(&self.published.root, |staged| &staged.signed)
     }
 
     /// What is signed under this path, in whichever role.
     pub fn target(&self, path: &TargetPath) -> Result<Option<TargetFile>, RepositoryError> {
         let role = self.role_of(path);
-        if let Some(staged) = self.staged.roles.get(&role) {
+        if let Some(staged) = self.staged.role(&role)? {
             return Ok(staged.signed.targets.get(path).cloned());
         }
         let Some(published) = self.published.role(&self.layout, &role)? else { return Ok(None) };
@@ -165,15 +125,17 @@ impl Editor {
     pub fn paths(&self) -> Result<Vec<TargetPath>, RepositoryError> {
         let mut paths: Vec<TargetPath> = Vec::new();
         let delegated = self.targets().delegations.iter().flat_map(|delegations| delegations.role_names());
-        for role in std::iter::once(RoleName::targets()).chain(delegated) {
-            paths.extend(self.paths_of(&role)?);
-        }
+        parallel::in_order(
+            std::iter::once(RoleName::targets()).chain(delegated),
+            |role| self.paths_of(&role),
+            |of_role| paths.extend(of_role),
+        )?;
         Ok(paths)
     }
 
     /// The paths of the targets that a role signs itself.
     pub(super) fn paths_of(&self, role: &RoleName) -> Result<Vec<TargetPath>, RepositoryError> {
-        if let Some(staged) = self.staged.roles.get(role) {
+        if let Some(staged) = self.staged.role(role)? {
             return Ok(staged.signed.targets.keys().cloned().collect());
         }
         let published = self.published.role(&self.layout, role)?;
@@ -187,6 +149,50 @@ impl Editor {
         Ok(())
     }
 
+    /// As [`Editor::put_target`] for very many files, in any order; of one path twice the later counts. They are never in
+    /// memory together, and neither are the roles that sign them.
+    pub fn put_targets(
+        &mut self,
+        files: impl IntoIterator<Item = (TargetPath, TargetFile)>,
+    ) -> Result<(), RepositoryError> {
+        let mut spool = Spool::new(&self.layout.staged())?;
+        for (path, file) in files {
+            spool.push(self.role_of(&path), &path, &file)?;
+        }
+        let sorted = spool.sort()?;
+        self.staged.part()?;
+        let moving = self.is_moving();
+        let mut done = Vec::new();
+        let delegated = sorted.roles().filter(|(role, _)| **role != RoleName::targets());
+        parallel::in_order(
+            delegated,
+            |(role, part)| {
+                let before = self.published.role(&self.layout, role)?;
+                let staged = self.staged.role(role)?.map(Cow::into_owned);
+                let signatures = staged.as_ref().map(|staged| staged.signatures.clone()).unwrap_or_default();
+                let staged = staged.map(|staged| staged.signed);
+                let mut signed = match (staged, &before) {
+                    (Some(staged), _) => staged,
+                    (None, Some(before)) => before.to_whole().map_err(|why| self.damaged(why))?,
+                    (None, None) => self.new_role(),
+                };
+                part.read(|path, file| drop(signed.targets.insert(path, file)))?;
+                let difference = RoleDifference::of(&self.layout, before.as_ref(), &signed, moving)?;
+                staged::write_aside(&self.layout, role, &Document::unsigned(signed))?;
+                Ok::<_, RepositoryError>((role.clone(), difference, signatures))
+            },
+            |role| done.push(role),
+        )?;
+        for (role, difference, signatures) in done {
+            self.staged.set_aside(role, difference, &signatures);
+        }
+        for (role, part) in sorted.roles().filter(|(role, _)| **role == RoleName::targets()) {
+            let targets = &mut self.role_mut(role)?.targets;
+            part.read(|path, file| drop(targets.insert(path, file)))?;
+        }
+        Ok(())
+    }
+
     /// Signs these bytes under this path and stores them, so that they are published too. Returns what is signed.
     pub fn store_target(
         &mut self,
@@ -195,6 +201,7 @@ impl Editor {
         custom: Option<serde_json::Value>,
     ) -> Result<TargetFile, RepositoryError> {
         let (length, sha256) = store(&self.layout, content, &path)?;
+        self.stored.push(self.layout.staged_files().join(sha256.to_hex()));
         let digests = Digests::new([sha256])
             .ok_or_else(|| RepositoryError::Encode { what: "a digest", why: "none was computed".to_owned() })?;
         let mut file = TargetFile::new(length, &digests);
@@ -234,7 +241,7 @@ impl Editor {
     pub fn edit_root(&mut self, edit: impl FnOnce(&mut Root)) {
         let mut root = self.root().clone();
         edit(&mut root);
-        self.staged.root = Some(Document::unsigned(root));
+        self.staged.set_root(Some(Document::unsigned(root)));
     }
 
     /// What is being done: what the log says of it, once it is saved.
@@ -243,43 +250,66 @@ impl Editor {
     }
 
     /// Forgets the staged change; takes effect with [`Editor::save`].
-    pub fn discard(&mut self) {
-        self.staged = Staged::default();
+    pub fn discard(&mut self) -> Result<(), RepositoryError> {
+        self.staged.clear()
     }
 
-    /// How the staged change differs from what is published.
+    /// How the staged change differs from what is published. Reads every staged role.
     pub fn change(&self) -> Result<Change, RepositoryError> {
-        difference(&self.layout, &self.published, &self.staged)
+        self.compare(BTreeMap::new(), |_, _| {})
     }
 
     /// Writes the staged change. Roles that nobody signed and that equal what is published are dropped.
     pub fn save(&mut self) -> Result<Change, RepositoryError> {
-        let mut change = self.change()?;
-        if !change.root {
-            self.staged.root.take_if(|root| root.signatures.is_empty());
+        let mut unchanged = Vec::new();
+        let known = self.staged.take_differences();
+        let mut change = self.compare(known, |role, difference| {
+            if difference.is_none() {
+                unchanged.push(role.clone());
+            }
+        })?;
+        if !change.root && self.staged.root().is_some_and(|root| root.signatures.is_empty()) {
+            self.staged.set_root(None);
         }
-        let unchanged = self.unchanged_roles()?;
-        self.staged.roles.retain(|role, _| !unchanged.contains(role));
-        change.dropped = dropped(&self.saved, &self.staged);
+        for role in unchanged {
+            if self.staged.role(&role)?.is_some_and(|document| document.signatures.is_empty()) {
+                self.staged.remove(&role)?;
+            }
+        }
+        change.dropped = self.staged.dropped()?;
         let has_settings = self.layout.settings()? != self.settings;
-        let has_changed = has_settings || self.staged != self.saved;
+        let has_changed = has_settings || self.staged.is_changed();
         let line = has_changed.then(|| Draft::begin(&self.layout, &self.deed, SystemClock.now())).transpose()?;
         if has_settings {
             self.layout.write_settings(&self.settings)?;
         }
-        self.staged.write(&self.layout, &self.saved)?;
+        let stored: Vec<PathBuf> = std::mem::take(&mut self.stored).into_iter().filter(|path| path.exists()).collect();
+        if !stored.is_empty() {
+            batch::sync(&self.layout.staged_files(), &stored)?;
+        }
+        self.staged.save()?;
         line.map(Draft::done).transpose()?;
-        self.saved = self.staged.clone();
         remove_unneeded(&self.layout, &self.staged)?;
         Ok(change)
     }
 
-    pub(super) fn staged(&self) -> &Staged {
-        &self.staged
+    /// No longer stages a role.
+    pub(super) fn unstage(&mut self, role: &RoleName) -> Result<(), RepositoryError> {
+        self.staged.remove(role)
     }
 
-    pub(super) fn staged_mut(&mut self) -> &mut Staged {
-        &mut self.staged
+    /// Takes the staged change out, as a whole and in memory; [`Editor::set_staged`] gives it back.
+    pub(super) fn staged_whole(&self) -> Result<Staged, RepositoryError> {
+        self.staged.to_whole()
+    }
+
+    /// Makes this the staged change.
+    pub(super) fn set_staged(&mut self, whole: Staged) -> Result<(), RepositoryError> {
+        self.staged.replace(whole)
+    }
+
+    pub(super) fn staged(&self) -> &Staging {
+        &self.staged
     }
 
     pub(super) fn published(&self) -> &Published {
@@ -288,20 +318,75 @@ impl Editor {
 
     /// A role that is to change: it loses the signatures that it has.
     pub(super) fn role_mut(&mut self, role: &RoleName) -> Result<&mut Targets, RepositoryError> {
-        if !self.staged.roles.contains_key(role) {
-            let published = match *role == RoleName::targets() {
-                true => Some(self.published.targets.clone()),
-                false => self.published.whole_role(&self.layout, role)?,
-            };
-            // Version and expiry are set when it is signed.
-            let targets = published.unwrap_or_else(|| Targets::new(self.published.targets.expires));
-            self.staged.roles.insert(role.clone(), Document::unsigned(targets));
+        if self.staged.is_full() {
+            let (layout, published, moving) = (&self.layout, &self.published, self.is_moving());
+            self.staged.put_aside(|role, targets| {
+                RoleDifference::of(layout, published.role(layout, role)?.as_ref(), targets, moving)
+            })?;
         }
-        let document = self.staged.roles.get_mut(role);
-        let document =
-            document.ok_or_else(|| RepositoryError::Encode { what: "a role", why: "it was not staged".to_owned() })?;
+        let (layout, published) = (&self.layout, &self.published);
+        let document = self.staged.role_mut(role, || {
+            let before = match *role == RoleName::targets() {
+                true => Some(published.targets.clone()),
+                false => published.whole_role(layout, role)?,
+            };
+            Ok(before.unwrap_or_else(|| Targets::new(published.targets.expires)))
+        })?;
         document.signatures.clear();
         Ok(&mut document.signed)
+    }
+
+    /// A role that was never published. Version and expiry are set when it is signed.
+    fn new_role(&self) -> Targets {
+        Targets::new(self.published.targets.expires)
+    }
+
+    fn damaged(&self, why: String) -> RepositoryError {
+        RepositoryError::damaged(self.layout.metadata(), why)
+    }
+
+    /// Whether targets may have left one role for another.
+    fn is_moving(&self) -> bool {
+        self.targets().delegations != self.published.targets.delegations
+    }
+
+    /// Compares every staged role with what is published of it, but for those whose difference is known; shows each.
+    fn compare(
+        &self,
+        known: BTreeMap<RoleName, RoleDifference>,
+        mut show: impl FnMut(&RoleName, &RoleDifference),
+    ) -> Result<Change, RepositoryError> {
+        let (root, targets) = (self.staged.root(), self.staged.targets());
+        let (root, targets) = (root.map(|root| &root.signed), targets.map(|targets| &targets.signed));
+        let mut all = Differences::new(&self.published, root, targets);
+        let moving = all.moving();
+        all.add_gone(&self.layout, &self.published, targets)?;
+        let top = RoleName::targets();
+        let staged = targets.map(|_| &top).into_iter().chain(self.staged.delegated());
+        let mut known: BTreeMap<_, _> = known.into_iter().filter(|(_, known)| known.is_complete(moving)).collect();
+        let (listed, others): (Vec<_>, Vec<_>) = staged.partition(|role| known.contains_key(*role));
+        for role in listed {
+            if let Some(difference) = known.remove(role) {
+                show(role, &difference);
+                all.add(difference);
+            }
+        }
+        parallel::in_order(
+            others,
+            |role| {
+                let Some(document) = self.staged.role(role)? else { return Ok(None) };
+                let before = self.published.role(&self.layout, role)?;
+                let difference = RoleDifference::of(&self.layout, before.as_ref(), &document.signed, moving)?;
+                Ok::<_, RepositoryError>(Some((role, difference)))
+            },
+            |compared| {
+                if let Some((role, difference)) = compared {
+                    show(role, &difference);
+                    all.add(difference);
+                }
+            },
+        )?;
+        Ok(all.finish())
     }
 
     /// The role that signs this path.
@@ -309,115 +394,46 @@ impl Editor {
         let delegated = self.targets().delegations.as_ref().and_then(|delegations| delegations.role_of(path));
         delegated.unwrap_or_else(RoleName::targets)
     }
-
-    /// The staged roles that say what is published and that nobody has signed.
-    fn unchanged_roles(&self) -> Result<Vec<RoleName>, RepositoryError> {
-        let mut unchanged = Vec::new();
-        for (role, document) in self.staged.roles.iter().filter(|(_, document)| document.signatures.is_empty()) {
-            let Some(before) = self.published.role(&self.layout, role)? else { continue };
-            let (files, signed) = (&before.targets, &document.signed);
-            let mut same = signed.targets.len() == files.len() && signed.delegations == before.delegations;
-            for (path, file) in &signed.targets {
-                same = same && entry(&self.layout, files, path.as_str())?.as_ref() == Some(file);
-            }
-            if same {
-                unchanged.push(role.clone());
-            }
-        }
-        Ok(unchanged)
-    }
-}
-
-/// The signatures that were staged and are no longer.
-fn dropped(before: &Staged, after: &Staged) -> Vec<DroppedSignatures> {
-    fn of<T>(document: Option<&Document<T>>) -> impl Iterator<Item = &KeyId> {
-        document.into_iter().flat_map(|document| &document.signatures).map(|signature| &signature.keyid)
-    }
-    let gone = |role: &str, before: Vec<&KeyId>, after: Vec<&KeyId>| {
-        let gone = before.iter().filter(|keyid| !after.contains(keyid));
-        let keyids: Vec<String> = gone.map(ToString::to_string).collect();
-        let why = "what they were made for has changed since";
-        (!keyids.is_empty()).then(|| DroppedSignatures { role: role.to_owned(), keyids, why })
-    };
-    let root = gone("root", of(before.root.as_ref()).collect(), of(after.root.as_ref()).collect());
-    let roles = before.roles.iter().filter_map(|(role, document)| {
-        gone(role.as_str(), of(Some(document)).collect(), of(after.roles.get(role)).collect())
-    });
-    root.into_iter().chain(roles).collect()
-}
-
-/// How what is staged differs from what is published.
-pub(super) fn difference(layout: &Layout, published: &Published, staged: &Staged) -> Result<Change, RepositoryError> {
-    let root = staged.root.as_ref().is_some_and(|root| !same_root(&root.signed, &published.root));
-    let targets = staged.roles.get("targets");
-    let delegations = targets.is_some_and(|targets| targets.signed.delegations != published.targets.delegations);
-    let mut change = Change { root, delegations, ..Change::default() };
-    // What leaves one role and comes to another is not new.
-    let (mut added, mut removed) = (BTreeMap::new(), BTreeMap::new());
-    // Roles that are delegated to no longer sign nothing.
-    let after = targets.filter(|_| delegations).map(|targets| &targets.signed.delegations);
-    let is_gone =
-        |role: &RoleName| after.is_some_and(|after| after.as_ref().is_none_or(|after| after.keys_of(role).is_none()));
-    for role in published.delegated().filter(is_gone) {
-        let Some(role) = published.role(layout, &role)? else { continue };
-        for (path, file) in role.targets.iter() {
-            removed.insert(path.into_owned(), file.map_err(|why| RepositoryError::damaged(layout.metadata(), why))?);
-        }
-    }
-    for (role, document) in &staged.roles {
-        let before = published.role(layout, role)?;
-        let before = before.as_ref().map(|before| &before.targets);
-        for (path, file) in &document.signed.targets {
-            match before.map(|before| entry(layout, before, path.as_str())).transpose()?.flatten() {
-                None => drop(added.insert(path.as_str(), file)),
-                Some(known) if known != *file => change.changed.push(path.to_string()),
-                Some(_) => {}
-            }
-        }
-        for name in before.into_iter().flat_map(|before| before.keys()) {
-            if !document.signed.targets.contains_key(&*name)
-                && let Some(file) = before.map(|before| entry(layout, before, &name)).transpose()?.flatten()
-            {
-                removed.insert(name.into_owned(), file);
-            }
-        }
-    }
-    for (path, file) in added {
-        match removed.remove(path) {
-            None => change.added.push(path.to_owned()),
-            Some(known) if known != *file => change.changed.push(path.to_owned()),
-            Some(_) => {}
-        }
-    }
-    change.removed = removed.into_keys().collect();
-    change.changed.sort();
-    Ok(change)
-}
-
-fn entry(layout: &Layout, table: &Table<TargetFile>, path: &str) -> Result<Option<TargetFile>, RepositoryError> {
-    table.get(path).map_err(|why| RepositoryError::damaged(layout.metadata(), why))
-}
-
-fn same_root(a: &Root, b: &Root) -> bool {
-    a.keys == b.keys && a.roles == b.roles && a.consistent_snapshot == b.consistent_snapshot && a.extra == b.extra
 }
 
 /// Removes contents that no staged target needs.
-pub(super) fn remove_unneeded(layout: &Layout, staged: &Staged) -> Result<(), RepositoryError> {
-    let digests = staged.roles.values().flat_map(|role| role.signed.targets.values());
+fn remove_unneeded(layout: &Layout, staged: &Staging) -> Result<(), RepositoryError> {
+    let mut at_hand = staged_files(layout)?;
+    if at_hand.is_empty() {
+        return Ok(());
+    }
+    let top = RoleName::targets();
+    parallel::in_order(
+        std::iter::once(&top).chain(staged.delegated()),
+        |role| {
+            let document = staged.role(role)?;
+            let files = document.iter().flat_map(|document| document.signed.targets.values());
+            Ok::<Vec<String>, RepositoryError>(files.filter_map(sha256_of).collect())
+        },
+        |needed| needed.iter().for_each(|sha256| drop(at_hand.remove(sha256))),
+    )?;
+    at_hand.into_values().try_for_each(|path| staged::remove_file(&path))
+}
+
+/// Removes all contents that were staged.
+pub(super) fn remove_contents(layout: &Layout) -> Result<(), RepositoryError> {
+    staged_files(layout)?.into_values().try_for_each(|path| staged::remove_file(&path))
+}
+
+/// The contents that were staged, by their names: the SHA-256 of each in hexadecimal, if it is one of ours.
+pub(super) fn staged_files(layout: &Layout) -> Result<BTreeMap<String, PathBuf>, RepositoryError> {
     let folder = layout.staged_files();
     let mut at_hand = BTreeMap::new();
     for entry in fs::read_dir(&folder).map_err(FileError::at("read", &folder))? {
         let entry = entry.map_err(FileError::at("read", &folder))?;
-        at_hand.insert(entry.file_name(), entry.path());
+        at_hand.insert(entry.file_name().to_string_lossy().into_owned(), entry.path());
     }
-    if !at_hand.is_empty() {
-        for file in digests {
-            let sha256 = file.hashes.digests().ok().and_then(|digests| digests.sha256().map(Digest::to_hex));
-            sha256.map(|sha256| at_hand.remove(std::ffi::OsStr::new(&sha256)));
-        }
-    }
-    at_hand.into_values().try_for_each(|path| Ok(fs::remove_file(&path).map_err(FileError::at("remove", path))?))
+    Ok(at_hand)
+}
+
+/// The SHA-256 that is signed of a file, in hexadecimal.
+pub(super) fn sha256_of(file: &TargetFile) -> Option<String> {
+    file.hashes.digests().ok()?.sha256().map(Digest::to_hex)
 }
 
 fn store(layout: &Layout, content: StoredContent<'_>, path: &TargetPath) -> Result<(u64, Digest), RepositoryError> {
@@ -441,9 +457,8 @@ fn store(layout: &Layout, content: StoredContent<'_>, path: &TargetPath) -> Resu
         .ok_or_else(|| RepositoryError::Encode { what: "a digest", why: "none was computed".to_owned() })?;
     // Refused here rather than at publication: the path must be one that can be stored.
     journal::stored_path(path, &digest.to_hex())?;
-    temporary.as_file().sync_all().map_err(failed())?;
+    // Durable when the change is saved.
     temporary.persist(folder.join(digest.to_hex())).map_err(|error| failed()(error.error))?;
-    files::sync_folder(&folder)?;
     Ok((length, digest))
 }
 

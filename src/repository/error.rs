@@ -143,6 +143,12 @@ pub enum RepositoryError {
         /// The folder.
         dir: PathBuf,
     },
+    /// Another process keeps the timestamps of this folder fresh.
+    #[error("another `tufgate repo serve-timestamps` works on {dir}; one is enough, end that one first")]
+    ServedAlready {
+        /// The folder.
+        dir: PathBuf,
+    },
     /// A file of the repository does not read.
     #[error("{path} is damaged: {why}; restore it from a copy")]
     Damaged {
@@ -282,6 +288,17 @@ pub enum RepositoryError {
         /// What was asked for.
         lifetime: crate::base::Span,
     },
+    /// Old versions that would be removed while readers may still be led to them.
+    #[error(
+        "old versions cannot be kept for {keep} only: a cache may hand out a timestamp for {timestamp}; keep them that \
+         long at least"
+    )]
+    Keep {
+        /// What was asked for.
+        keep: crate::base::Span,
+        /// How long a timestamp lives.
+        timestamp: crate::base::Span,
+    },
     /// A role has expired that this command cannot renew.
     #[error(
         "role {role} expired {expires}, by this machine's clock, which says {now}; renew it with `tufgate repo publish` where \
@@ -352,6 +369,7 @@ impl RepositoryError {
                 | Self::NoTokens { .. }
                 | Self::ImpossibleThreshold { .. }
                 | Self::Lifetime { .. }
+                | Self::Keep { .. }
                 | Self::TargetPath { .. }
                 | Self::Bins { .. }
                 | Self::RoleName { .. }

@@ -15,10 +15,11 @@ use super::{
     ceremony::check_change,
     delegation,
     diff::change_digest,
-    journal::write_out,
+    journal::commit_first,
     keys::{KeyFolder, KeySource, Signer},
     layout::{EditLock, OpenInit},
     log::{Deed, Draft},
+    progress::Silent,
     proposal,
     publish::{Making, expires_at},
     signing::{self, Asked, check_reachable},
@@ -28,6 +29,7 @@ use crate::{
     base::{
         Clock, Digest,
         files::{self, Mode},
+        parallel,
     },
     tuf::{
         KeyId, RoleName,
@@ -291,29 +293,38 @@ impl Founding {
         now: Moment,
     ) -> Result<(Digest, Publication), RepositoryError> {
         let change = self.change();
-        let mut making = Making::with_keys(place, keys, self.lifetimes, now);
+        let mut making = Making::with_keys(place, keys, self.lifetimes, now)?;
         let asked = self.asked_for_root()?;
         let mut asked_for = BTreeMap::new();
         for role in self.staged.roles.keys() {
             asked_for.insert(role.clone(), self.asked(role)?);
         }
         let root = self.root.signed.clone();
-        making.role(self.root, &[asked])?;
-        let anchor = making.made(&RoleName::root().versioned_file_name(Version::FIRST)).unwrap_or_default().to_vec();
+        let (made, anchor) = making.sign(self.root, &[asked])?;
+        making.take(made);
         let mut meta = BTreeMap::new();
         let mut roles = self.staged.roles;
         let first = roles.remove("targets").map(|targets| (RoleName::targets(), targets));
-        for (role, document) in first.into_iter().chain(roles) {
-            let Some(asked) = asked_for.remove(&role) else { continue };
-            meta.insert(role.meta_key(), making.role(document, &[asked])?);
-        }
+        let roles = first.into_iter().chain(roles);
+        let roles = roles.filter_map(|(role, document)| Some((asked_for.remove(&role)?, role, document)));
+        let mut signed = Vec::new();
+        parallel::in_order(
+            roles,
+            |(asked, role, document)| Ok::<_, RepositoryError>((role, making.sign(document, &[asked])?.0)),
+            |(role, made)| {
+                meta.insert(role.meta_key(), made.entry.clone());
+                signed.push(made);
+            },
+        )?;
+        signed.into_iter().for_each(|made| making.take(made));
         let snapshot = Snapshot::new(expires_at(now, self.lifetimes.snapshot)?, meta);
         let entry = making.online_role(snapshot, "snapshot", &root)?;
         making.online_role(Timestamp::new(expires_at(now, self.lifetimes.timestamp)?, entry), "timestamp", &root)?;
         // The rehearsal starts from the anchor.
         files::write_atomic(&place.anchor(), &anchor, Mode::Public)?;
-        let roles = making.roles.clone();
-        write_out(place, &making.finish(Vec::new(), false)?)?;
+        let roles = std::mem::take(&mut making.roles);
+        let (draft, pending) = making.finish(Vec::new(), None, &Silent)?;
+        commit_first(place, draft, &pending)?;
         Ok((Digest::sha256(&anchor), Publication { change, roles, ..Publication::default() }))
     }
 }

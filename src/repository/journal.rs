@@ -1,26 +1,28 @@
-//! The record of a publication: written whole before its first file is, so that the next command can finish it.
+//! A publication on its way: all of its files are written beside the old ones first, durably and with a record of their
+//! names and digests, and then moved to their places, so that the next command can finish what is cut off in between.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
-use rustix::fs::OFlags;
+use jiff::Timestamp as Moment;
+use rustix::{fs::OFlags, io::Errno};
 use serde::{Deserialize, Serialize};
 
 use super::{
     Layout, RepositoryError, delegation,
     editor::Hashing,
-    layout::{PublishLock, own_folder},
+    layout::{METADATA_MAX, PublishLock, RECORD_FILE, own_folder},
     log,
     published::{Online, Overlay, Published},
     staged,
 };
 use crate::{
     base::{
-        Algorithm, ByteSize, Digest, Hasher,
+        Algorithm, ByteSize, Digest, Hasher, batch,
         files::{self, FileError, Mode},
     },
     tuf::{RoleName, TIMESTAMP_FILE_NAME, TargetPath, schema::SignedTargets},
@@ -30,13 +32,16 @@ use crate::{
 const FILE_NAME_MAX: usize = 255;
 /// How the names of files begin that are written to be renamed, here and in `base::files`.
 const TEMPORARY_PREFIX: &str = ".tmp-";
-/// The largest record: all roles, with their names and quotes.
-const RECORD_MAX: ByteSize = ByteSize::gib(4);
+/// The largest record: a million stored files, with their paths and digests.
+const RECORD_MAX: ByteSize = ByteSize::gib(1);
+/// A publication while its files are being written; renamed to that of [`Layout::publication`] once whole.
+const PART: &str = ".publication-part";
 
-/// A publication, ready to be written: recorded whole before the first file of it is.
+/// A publication, ready to be moved to its places.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Pending {
+    /// In the order in which they are moved.
     pub(super) metadata: Vec<PendingFile>,
     pub(super) stored: Vec<StoredFile>,
     /// Whether the staged change is part of it, and done with afterwards.
@@ -46,11 +51,13 @@ pub(super) struct Pending {
     pub(super) log: Option<String>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+/// A metadata file, written already.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PendingFile {
     pub(super) name: String,
-    pub(super) content: String,
+    /// In hexadecimal.
+    pub(super) sha256: String,
 }
 
 /// A staged content and where it is published.
@@ -61,22 +68,100 @@ pub(super) struct StoredFile {
     pub(super) to: PathBuf,
 }
 
-/// Records a publication, writes it out and strikes the record. It was rehearsed by whoever made it.
-pub(super) fn commit(layout: &Layout, _lock: &PublishLock, pending: &Pending) -> Result<(), RepositoryError> {
-    let record = serde_json::to_vec(pending)
-        .map_err(|error| RepositoryError::Encode { what: "the publication", why: error.to_string() })?;
-    files::write_atomic(&layout.pending(), &record, Mode::Private)?;
+/// The files of a publication while they are made, in a folder of their own. Dropped before it is committed, nothing of
+/// it is left.
+#[derive(Debug)]
+pub(super) struct Draft {
+    folder: PathBuf,
+    committed: bool,
+}
+
+impl Draft {
+    /// An empty one. The lock on publishing is held by the caller.
+    pub(super) fn new(layout: &Layout) -> Result<Self, RepositoryError> {
+        let folder = layout.staged().join(PART);
+        staged::remove_folder(&folder)?;
+        own_folder(&folder, 0o700)?;
+        Ok(Self { folder, committed: false })
+    }
+
+    /// Writes a metadata file of this name; durable with the others.
+    pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<PendingFile, RepositoryError> {
+        batch::write(&self.folder.join(name), bytes, Mode::Public)?;
+        Ok(PendingFile { name: name.to_owned(), sha256: Digest::sha256(bytes).to_hex() })
+    }
+
+    /// Notes when a file was written, for whoever asks how long it has stood there.
+    pub(super) fn stamp(&self, name: &str, now: Moment) -> Result<(), RepositoryError> {
+        let path = self.folder.join(name);
+        let file = fs::OpenOptions::new().write(true).open(&path).map_err(FileError::at("write", &path))?;
+        Ok(file.set_modified(now.into()).map_err(FileError::at("write", &path))?)
+    }
+
+    /// What would be published with these files.
+    pub(super) fn overlay(&self, files: &[PendingFile]) -> Overlay {
+        let files = files.iter().map(|file| (file.name.clone(), file.sha256.clone()));
+        Overlay::new(vec![self.folder.clone()], files.collect())
+    }
+
+    /// Makes it durable and records it: from then on it is finished, by this command or the next.
+    pub(super) fn record(mut self, layout: &Layout, pending: &Pending) -> Result<(), RepositoryError> {
+        let record = serde_json::to_vec(pending)
+            .map_err(|error| RepositoryError::Encode { what: "the publication", why: error.to_string() })?;
+        let record_file = self.folder.join(RECORD_FILE);
+        batch::write(&record_file, &record, Mode::Private)?;
+        let written = pending.metadata.iter().map(|file| self.folder.join(&file.name));
+        batch::sync(&self.folder, &written.chain([record_file]).collect::<Vec<_>>())?;
+        let to = layout.publication();
+        staged::remove_folder(&to)?;
+        fs::rename(&self.folder, &to).map_err(FileError::at("write", &to))?;
+        self.committed = true;
+        Ok(files::sync_folder(&layout.staged())?)
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if !self.committed {
+            // What is left of it is removed by the next command.
+            let _ = staged::remove_folder(&self.folder);
+        }
+    }
+}
+
+/// Records a publication, moves its files to their places and strikes the record. It was rehearsed by whoever made it.
+pub(super) fn commit(
+    layout: &Layout,
+    _lock: &PublishLock,
+    draft: Draft,
+    pending: &Pending,
+) -> Result<(), RepositoryError> {
+    draft.record(layout, pending)?;
     finish(layout, pending)
+}
+
+/// The same for a repository that is being made and that nobody else knows of.
+pub(super) fn commit_first(layout: &Layout, draft: Draft, pending: &Pending) -> Result<(), RepositoryError> {
+    draft.record(layout, pending)?;
+    finish(layout, pending)?;
+    // Where nothing is staged beside it, the folder was made for this alone.
+    let _ = fs::remove_dir(layout.staged());
+    Ok(())
 }
 
 /// Finishes a publication that was recorded; whether there was one. A record is believed as little as any file: it is
 /// refused unless all that it would write is verified from the anchor, as it was before it was recorded.
 pub(super) fn resume(layout: &Layout, _lock: &PublishLock) -> Result<bool, RepositoryError> {
     let path = layout.pending();
+    if layout.publication().symlink_metadata().is_ok() {
+        own_folder(&layout.publication(), 0o700)?;
+    }
     let record = match files::read_bounded(&path, RECORD_MAX) {
         Ok(record) => record,
         Err(error) if error.is_not_found() => {
-            sweep(&layout.metadata())?;
+            // Not whole, or struck already.
+            staged::remove_folder(&layout.staged().join(PART))?;
+            staged::remove_folder(&layout.publication())?;
             return Ok(false);
         }
         Err(error) => return Err(error.into()),
@@ -86,16 +171,13 @@ pub(super) fn resume(layout: &Layout, _lock: &PublishLock) -> Result<bool, Repos
         Trouble::Read(error) => error,
         Trouble::NotOurs(why) => RepositoryError::ForeignRecord { path, why },
     })?;
+    sweep(&layout.metadata())?;
     finish(layout, &pending)?;
     Ok(true)
 }
 
-/// Writes out a publication that is recorded and checked, and strikes the record.
+/// Moves a publication that is recorded and checked to its places, and strikes the record.
 fn finish(layout: &Layout, pending: &Pending) -> Result<(), RepositoryError> {
-    sweep(&layout.metadata())?;
-    for folder in pending.stored.iter().filter_map(|stored| stored.to.parent()).collect::<BTreeSet<_>>() {
-        sweep(&target_folder(layout, folder)?)?;
-    }
     write_out(layout, pending)?;
     if pending.clears_staged {
         staged::clear(layout)?;
@@ -103,8 +185,10 @@ fn finish(layout: &Layout, pending: &Pending) -> Result<(), RepositoryError> {
     if let Some(line) = &pending.log {
         log::append_once(layout, line)?;
     }
+    // The record first: what is left then is no publication.
     let path = layout.pending();
     fs::remove_file(&path).map_err(FileError::at("remove", &path))?;
+    staged::remove_folder(&layout.publication())?;
     Ok(files::sync_folder(&layout.staged())?)
 }
 
@@ -127,16 +211,16 @@ impl From<RepositoryError> for Trouble {
 /// lead back, contents that this metadata signs.
 fn check(layout: &Layout, pending: &Pending) -> Result<(), Trouble> {
     let not_ours = |why: String| Err(Trouble::NotOurs(why));
-    let mut overlay = Overlay::new();
-    for PendingFile { name, content } in &pending.metadata {
+    let mut names = BTreeMap::new();
+    for PendingFile { name, sha256 } in &pending.metadata {
         if !is_metadata_name(name) {
             return not_ours(format!("`{}` is no name of a metadata file", shown(name)));
         }
-        if overlay.insert(name.clone(), content.clone().into_bytes()).is_some() {
+        if names.insert(name.clone(), sha256.clone()).is_some() {
             return not_ours(format!("it has {name} twice"));
         }
     }
-    if overlay.is_empty() {
+    if names.is_empty() {
         return not_ours("it has no metadata".to_owned());
     }
     let mut contents = Vec::with_capacity(pending.stored.len());
@@ -145,30 +229,64 @@ fn check(layout: &Layout, pending: &Pending) -> Result<(), Trouble> {
             let to = shown(&stored.to.to_string_lossy());
             return not_ours(format!("`{to}` is no place of a target"));
         };
-        contents.push((path, &stored.sha256));
+        contents.push((path, stored.sha256.as_str()));
     }
     if pending.log.as_ref().is_some_and(|line| !log::is_of_publication(line)) {
         return not_ours("its line of the log is none".to_owned());
     }
-    let only_online = contents.is_empty() && overlay.keys().all(|name| is_online(name));
-    let (timestamp, roles) = match only_online {
-        true => (Online::verify_all_of(layout, &overlay)?.timestamp, Vec::new()),
+    let only_online = contents.is_empty() && names.keys().all(|name| is_online(name));
+    // Some may lie in their places already.
+    let overlay = Overlay::new(vec![layout.publication(), layout.metadata()], names);
+    let timestamp = match only_online {
+        true => Online::verify_all_of(layout, &overlay)?.timestamp,
         false => {
-            let (published, roles) = Published::verify_all_of(layout, &overlay)?;
-            (published.timestamp, roles)
+            let mut unsigned = Unsigned::new(contents);
+            let published = Published::verify_all_of(layout, &overlay, |published, role| {
+                unsigned.strike(published, role);
+            })?;
+            if let Some((path, sha256)) = unsigned.first() {
+                return not_ours(format!("{path} is not signed with sha256:{sha256}"));
+            }
+            published.timestamp
         }
     };
-    for (path, sha256) in contents {
-        if !roles.iter().any(|role| is_signed(role, &path, sha256)) {
-            return not_ours(format!("{path} is not signed with sha256:{sha256}"));
-        }
-    }
     // What is published does not verify where a new root lies there and its timestamp does not yet.
     match Online::read(layout) {
         Ok(now) if timestamp.version < now.timestamp.version => {
             not_ours(format!("its timestamp is version {}, {} is published", timestamp.version, now.timestamp.version))
         }
         _ => Ok(()),
+    }
+}
+
+/// Contents that are to be stored and that no role was seen to sign yet, by the role that has to.
+struct Unsigned<'a> {
+    contents: Vec<(TargetPath, &'a str)>,
+    by_role: Option<BTreeMap<RoleName, Vec<(TargetPath, &'a str)>>>,
+}
+
+impl<'a> Unsigned<'a> {
+    fn new(contents: Vec<(TargetPath, &'a str)>) -> Self {
+        Self { contents, by_role: None }
+    }
+
+    /// Strikes those that a role of the publication signs.
+    fn strike(&mut self, published: &Published, role: &crate::tuf::Verified<SignedTargets>) {
+        let contents = std::mem::take(&mut self.contents);
+        let by_role = self.by_role.get_or_insert_with(|| {
+            let mut by_role = BTreeMap::<_, Vec<_>>::new();
+            for (path, sha256) in contents {
+                by_role.entry(published.role_of(&path)).or_default().push((path, sha256));
+            }
+            by_role
+        });
+        if let Some(contents) = by_role.get_mut(role.name()) {
+            contents.retain(|(path, sha256)| !is_signed(role, path, sha256));
+        }
+    }
+
+    fn first(&self) -> Option<&(TargetPath, &'a str)> {
+        self.contents.first().or_else(|| self.by_role.iter().flat_map(BTreeMap::values).flatten().next())
     }
 }
 
@@ -230,24 +348,88 @@ pub(super) fn sweep(folder: &Path) -> Result<(), RepositoryError> {
     Ok(())
 }
 
-/// Writes the files of a publication in their order. Repeatable.
+/// Moves the files of a publication to their places, those before others on which readers find the others. Repeatable.
 pub(super) fn write_out(layout: &Layout, pending: &Pending) -> Result<(), RepositoryError> {
-    for stored in &pending.stored {
-        place(layout, stored)?;
-    }
+    place_all(layout, &pending.stored)?;
+    let mut last = None;
     for file in &pending.metadata {
-        files::write_atomic(&layout.metadata().join(&file.name), file.content.as_bytes(), Mode::Public)?;
+        let rank = Some(Rank::of(&file.name));
+        if last.is_some() && rank != last {
+            files::sync_folder(&layout.metadata())?;
+        }
+        last = rank;
+        move_file(layout, file)?;
+    }
+    Ok(files::sync_folder(&layout.metadata())?)
+}
+
+/// When a metadata file is moved to its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    /// Found by its version alone, once another file names it.
+    Versioned,
+    /// Found by counting on, so that what it asks for has to be there.
+    Root,
+    /// By which readers find the rest.
+    Timestamp,
+}
+
+impl Rank {
+    pub(super) fn of(name: &str) -> Self {
+        match name {
+            TIMESTAMP_FILE_NAME => Self::Timestamp,
+            name if name.ends_with(".root.json") => Self::Root,
+            _ => Self::Versioned,
+        }
+    }
+}
+
+/// Moves a metadata file to its place, unless it lies there.
+fn move_file(layout: &Layout, PendingFile { name, .. }: &PendingFile) -> Result<(), RepositoryError> {
+    let (from, to) = (layout.publication().join(name), layout.metadata().join(name));
+    let failed = || FileError::at("publish", &to);
+    let facts = match from.symlink_metadata() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        facts => facts.map_err(failed())?,
+    };
+    // A folder that came here by version control has modes of its own.
+    if facts.permissions().mode() & 0o7777 != 0o644 {
+        fs::set_permissions(&from, fs::Permissions::from_mode(0o644)).map_err(failed())?;
+    }
+    match fs::rename(&from, &to) {
+        // `published` is another file system.
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::XDEV) => {
+            files::write_atomic(&to, &files::read_bounded(&from, METADATA_MAX)?, Mode::Public)?;
+        }
+        moved => moved.map_err(failed())?,
     }
     Ok(())
 }
 
-/// Copies a staged content to its published place, unless it lies there.
-fn place(layout: &Layout, stored: &StoredFile) -> Result<(), RepositoryError> {
+/// Copies staged contents to their published places, durably.
+fn place_all(layout: &Layout, stored: &[StoredFile]) -> Result<(), RepositoryError> {
+    let mut folders = BTreeSet::new();
+    for below in stored.iter().filter_map(|stored| stored.to.parent()).collect::<BTreeSet<_>>() {
+        sweep(&target_folder(layout, below)?)?;
+        folders.extend(below.ancestors().map(|below| layout.targets().join(below)));
+    }
+    let mut placed = Vec::new();
+    for stored in stored {
+        placed.extend(place(layout, stored)?);
+    }
+    if !placed.is_empty() {
+        batch::sync(&layout.targets(), &placed)?;
+    }
+    folders.iter().try_for_each(|folder| Ok(files::sync_folder(folder)?))
+}
+
+/// Copies a staged content to its published place, unless it lies there; gives the place then.
+fn place(layout: &Layout, stored: &StoredFile) -> Result<Option<PathBuf>, RepositoryError> {
     let to = layout.targets().join(&stored.to);
     let folder = target_folder(layout, stored.to.parent().unwrap_or(Path::new("")))?;
     // Struck last: where the staged content is gone, it was placed by the command that was cut off.
     if has_content(&to, &stored.sha256).unwrap_or(false) {
-        return Ok(());
+        return Ok(None);
     }
     let failed = || FileError::at("publish", &to);
     let mut file = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(&folder).map_err(failed())?;
@@ -256,13 +438,13 @@ fn place(layout: &Layout, stored: &StoredFile) -> Result<(), RepositoryError> {
         return Err(RepositoryError::damaged(from, "its bytes are not those that were signed"));
     }
     let readable = fs::Permissions::from_mode(0o644);
-    file.as_file().set_permissions(readable).and_then(|()| file.as_file().sync_all()).map_err(failed())?;
+    file.as_file().set_permissions(readable).map_err(failed())?;
     file.persist(&to).map_err(|error| failed()(error.error))?;
-    Ok(files::sync_folder(&folder)?)
+    Ok(Some(to))
 }
 
 /// A folder below `published/targets`, made where it is missing; each on the way is a folder of this user's.
-fn target_folder(layout: &Layout, below: &Path) -> Result<PathBuf, RepositoryError> {
+pub(super) fn target_folder(layout: &Layout, below: &Path) -> Result<PathBuf, RepositoryError> {
     let mut folder = layout.targets();
     own_folder(&folder, 0o755)?;
     for part in below.components() {

@@ -6,7 +6,7 @@
 //! DIR/log.jsonl              what was done, when, by whom: see [`super::log`]
 //! DIR/keys/                  private keys (0600) and their public parts
 //! DIR/staged/                the staged change: root.json, targets.json, roles/<name>.json, files/<sha256>
-//! DIR/staged/publication.json   a publication that was begun; finished by the next command
+//! DIR/staged/publication/    a publication that was begun, its files and record.json; finished by the next command
 //! DIR/published/metadata/    N.root.json, N.targets.json, N.<name>.json, N.snapshot.json, timestamp.json
 //! DIR/published/targets/     stored targets, each as <folder>/<sha256>.<name>
 //! ```
@@ -30,7 +30,7 @@ use super::{
     settings, staged,
 };
 use crate::base::{
-    ByteSize, Clock, Digest,
+    ByteSize, Clock, Digest, Span,
     files::{self, FileError, FolderLock, Mode},
 };
 
@@ -39,6 +39,8 @@ pub(super) const METADATA_MAX: ByteSize = ByteSize::gib(1);
 const SETTINGS_MAX: ByteSize = ByteSize::mib(1);
 const SETTINGS_FILE: &str = "repository.json";
 const ANCHOR_FILE: &str = "root.json";
+/// What is to be published of the files beside it.
+pub(super) const RECORD_FILE: &str = "record.json";
 /// A new repository while it is being made; renamed to [`INIT_READY`] once whole.
 const INIT_PART: &str = ".init-part";
 /// A new repository, whole, whose parts are moved to their places one by one, the settings last.
@@ -51,6 +53,8 @@ const PARTS: [&str; 5] = ["keys", "staged", "published", ANCHOR_FILE, SETTINGS_F
 const EDIT_LOCK: &str = ".edit.lock";
 /// Held, for moments only, by whoever changes what is published.
 const PUBLISH_LOCK: &str = ".publish.lock";
+/// Held by who keeps timestamps fresh.
+const SERVING_LOCK: &str = ".timestamps.lock";
 /// How long a command waits for another one to finish publishing.
 const PUBLISH_PATIENCE: Duration = Duration::from_secs(20);
 /// How long an editing command waits for another one: a quick one may pass, a long one is named.
@@ -70,6 +74,10 @@ pub struct EditLock(#[expect(dead_code, reason = "held, not read")] FolderLock);
 #[derive(Debug)]
 pub struct PublishLock(#[expect(dead_code, reason = "held, not read")] FolderLock);
 
+/// The lock that keeps a second one from keeping timestamps fresh.
+#[derive(Debug)]
+pub(super) struct ServingLock(#[expect(dead_code, reason = "held, not read")] FolderLock);
+
 /// How a new repository is to be.
 #[derive(Clone, Debug, Default)]
 pub struct InitOptions {
@@ -79,6 +87,18 @@ pub struct InitOptions {
     pub keys: InitKeys,
     /// How many hashed bins sign the targets, with the keys of the targets role; `None`: the targets role itself.
     pub bins: Option<u32>,
+    /// How long old versions are kept once there are newer ones; `None`: 30 days, or as long
+    /// as a timestamp lives.
+    pub keep_for: Option<Span>,
+}
+
+impl InitOptions {
+    fn settings(&self) -> RepositorySettings {
+        let mut settings = RepositorySettings::new(self.expires_after);
+        let default = settings.keep_for.max(self.expires_after.timestamp);
+        settings.keep_for = self.keep_for.unwrap_or(default);
+        settings
+    }
 }
 
 /// What `init` made.
@@ -101,6 +121,7 @@ pub struct Initialised {
 /// `init` starts anew or finishes.
 pub fn init(dir: &Path, options: &InitOptions, clock: &dyn Clock) -> Result<Initialised, RepositoryError> {
     options.expires_after.check()?;
+    options.settings().check_keep()?;
     options.bins.map(delegation::bit_length).transpose()?;
     own_folder(dir, 0o755)?;
     let _lock = wait_for(dir, EDIT_LOCK, EDIT_PATIENCE)?;
@@ -220,9 +241,14 @@ impl Layout {
         self.staged().join("roles")
     }
 
-    /// The publication that was begun and is not finished.
+    /// The files of a publication that was begun and is not finished.
+    pub fn publication(&self) -> PathBuf {
+        self.staged().join("publication")
+    }
+
+    /// The record of that publication.
     pub fn pending(&self) -> PathBuf {
-        self.staged().join("publication.json")
+        self.publication().join(RECORD_FILE)
     }
 
     /// The log of what was done.
@@ -290,6 +316,15 @@ impl Layout {
         Ok(lock)
     }
 
+    /// Takes the lock for keeping timestamps fresh.
+    pub(super) fn lock_serving(&self) -> Result<ServingLock, RepositoryError> {
+        let lock = wait_for(&self.dir, SERVING_LOCK, EDIT_PATIENCE);
+        lock.map(ServingLock).map_err(|error| match error {
+            RepositoryError::Busy { dir } => RepositoryError::ServedAlready { dir },
+            error => error,
+        })
+    }
+
     /// Takes the lock for changing what is published. It is held for moments only, so this waits up to 20 seconds.
     pub fn lock_publishing(&self) -> Result<PublishLock, RepositoryError> {
         wait_for(&self.dir, PUBLISH_LOCK, PUBLISH_PATIENCE).map(PublishLock)
@@ -302,7 +337,7 @@ fn make(part: &Path, options: &InitOptions, clock: &dyn Clock) -> Result<Initial
     for folder in [layout.keys(), layout.staged(), layout.staged_files(), layout.staged_roles()] {
         own_folder(&folder, 0o700)?;
     }
-    layout.write_settings(&RepositorySettings::new(options.expires_after))?;
+    layout.write_settings(&options.settings())?;
     let now = clock.now();
     let keys = founding::begin(&layout, options, now)?;
     let mut made = Initialised { anchor: layout.anchor(), root_sha256: None, keys, awaited: Vec::new() };

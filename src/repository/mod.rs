@@ -6,6 +6,7 @@
 
 mod author;
 mod ceremony;
+mod change;
 pub mod delegation;
 mod diff;
 pub mod editor;
@@ -17,33 +18,43 @@ pub mod keys;
 pub mod layout;
 pub mod log;
 mod online;
+pub mod progress;
 mod proposal;
 pub mod publish;
 mod published;
+mod retire;
 mod settings;
 mod signing;
+mod spool;
 mod staged;
+mod staging;
 pub mod status;
 
 pub use author::{author, install_author};
 pub use ceremony::{Rotation, SignReport, rotate, sign};
+pub use change::{Change, DroppedSignatures};
 pub use delegation::{NamedRole, delegate, delegate_bins, remove_delegation};
 pub use diff::{Difference, KeyChange, diff};
-pub use editor::{Change, DroppedSignatures, Editor, StoredContent};
+pub use editor::{Editor, StoredContent};
 pub use error::RepositoryError;
 pub use evidence::{SignedRole, signed_targets};
 pub use founding::{FirstKeys, InitKeys};
 pub use keys::{FileKey, KeySource, PublicPart, SecretFile, Secrets, Signer};
 pub use layout::{InitOptions, Initialised, Layout, holds_only_init, init};
 pub use online::{OnlineReport, refresh, serve_timestamps};
-pub use publish::{Publication, publish};
+pub use publish::{Publication, publish, publish_with};
+pub use retire::Retired;
 pub use settings::{ApprovalRules, IndexRecord, Lifetimes, RepositorySettings};
 pub use signing::Awaited;
-pub use status::{KeyStatus, RepositoryStatus, RoleStatus, status};
+pub use status::{KeyStatus, RepositoryStatus, RoleStatus, status, status_with};
 
 #[cfg(test)]
 mod attacks;
 #[cfg(test)]
 mod delegation_tests;
+#[cfg(test)]
+mod retire_tests;
+#[cfg(test)]
+mod scale_tests;
 #[cfg(test)]
 mod tests;

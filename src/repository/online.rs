@@ -7,14 +7,19 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Change, Layout, Lifetimes, RepositoryError,
-    journal::{commit, resume},
+    Change, Layout, Lifetimes, RepositoryError, RepositorySettings,
+    journal::{Draft, Pending, commit, resume},
     keys::KeyFolder,
+    layout::PublishLock,
     log::Deed,
-    publish::{Making, Opened, PublishedRole, check_clock, due_at, is_due, online_keys, open_all},
-    published::Online,
+    publish::{Making, OnlineDue, Opened, PublishedRole, check_clock, due_at, online_keys, open_all},
+    published::{Glance, Online},
+    retire::{Retired, retire},
 };
-use crate::base::{Clock, SharedClock};
+use crate::{
+    base::{Clock, SharedClock},
+    tuf::schema::Root,
+};
 
 /// The longest sleep: another command may have published in the meantime.
 const SLEEP_MAX: Duration = Duration::from_secs(600);
@@ -33,57 +38,133 @@ pub struct OnlineReport {
     pub due: Moment,
     /// Whether a publication that was cut off earlier was finished first.
     pub resumed: bool,
+    /// What was removed of old versions.
+    pub retired: Retired,
 }
 
 /// Renews timestamp and snapshot: those past half of their life, or with `force` both. Opens no other private key than
 /// those of these two roles.
 pub fn refresh(dir: &Path, clock: &dyn Clock, force: bool) -> Result<OnlineReport, RepositoryError> {
     let layout = Layout::open(dir)?;
-    let lifetimes = layout.settings()?.expires_after;
+    let RepositorySettings { expires_after: lifetimes, keep_for, .. } = layout.settings()?;
     let opened = open_ahead(&layout, lifetimes, clock.now(), force)?;
     let lock = layout.lock_publishing()?;
     let resumed = resume(&layout, &lock)?;
     let now = clock.now();
-    let before = Online::read(&layout)?;
-    if now >= before.root.expires {
-        return Err(RepositoryError::Expired { role: "root", expires: before.root.expires, now });
+    let renewing = Renewing { layout: &layout, lock: &lock, lifetimes, now };
+    let glance = if force { None } else { Online::glance(&layout)? };
+    let renewed = match glance.map(|glance| (renewing.due(&glance), glance)) {
+        Some((OnlineDue { snapshot: false, timestamp }, before)) => renewing.timestamp(before, timestamp, opened)?,
+        _ => renewing.both(force, opened)?,
+    };
+    // A timestamp alone leaves nothing old behind.
+    let is_snapshot = |role: &PublishedRole| role.role == "snapshot";
+    let retired = match renewed.roles.iter().any(is_snapshot) {
+        true => retire(&layout, &lock, keep_for, now),
+        false => Retired::default(),
+    };
+    let due = due_at(renewed.timestamp, lifetimes.timestamp).min(due_at(renewed.snapshot, lifetimes.snapshot));
+    Ok(OnlineReport { roles: renewed.roles, due, resumed, retired })
+}
+
+/// A renewal under way.
+struct Renewing<'a> {
+    layout: &'a Layout,
+    lock: &'a PublishLock,
+    lifetimes: Lifetimes,
+    now: Moment,
+}
+
+/// What was renewed, and when the online roles expire now.
+struct Renewed {
+    roles: Vec<PublishedRole>,
+    snapshot: Moment,
+    timestamp: Moment,
+}
+
+impl Renewing<'_> {
+    fn due(&self, glance: &Glance) -> OnlineDue {
+        OnlineDue::of(glance.snapshot_expires, glance.timestamp.expires, &self.lifetimes, self.now)
     }
-    check_clock(&before.timestamp, &before.snapshot, lifetimes, now)?;
-    let mut making = Making::new(&layout, lifetimes, now).with(opened);
-    making.renew_online(&before.root, &before.snapshot, &before.timestamp, BTreeMap::new(), force)?;
-    let roles = making.roles.clone();
-    if !making.is_empty() {
-        let mut pending = making.finish_online()?;
-        pending.log = Some(Deed::published(&Change::default(), &roles, None).to_line(now)?);
-        commit(&layout, &lock, &pending)?;
+
+    fn commit(&self, draft: Draft, mut pending: Pending, roles: &[PublishedRole]) -> Result<(), RepositoryError> {
+        pending.log = Some(Deed::published(&Change::default(), roles, None).to_line(self.now)?);
+        commit(self.layout, self.lock, draft, &pending)
     }
-    let after = Online::read(&layout)?;
-    let due = due_at(after.timestamp.expires, lifetimes.timestamp);
-    let due = due.min(due_at(after.snapshot.expires, lifetimes.snapshot));
-    Ok(OnlineReport { roles, due, resumed })
+
+    /// Timestamp, if that is due. Snapshot, which may be large, is not signed, and so not verified anew.
+    fn timestamp(&self, before: Glance, is_due: bool, opened: Opened) -> Result<Renewed, RepositoryError> {
+        let Glance { root, timestamp: before, snapshot_expires: snapshot } = before;
+        check_root(&root, self.now)?;
+        check_clock(before.expires, snapshot, self.lifetimes, self.now)?;
+        if !is_due {
+            return Ok(Renewed { roles: Vec::new(), snapshot, timestamp: before.expires });
+        }
+        let mut making = Making::new(self.layout, self.lifetimes, self.now)?.with(opened);
+        making.renew_timestamp(&root, before.clone())?;
+        let roles = std::mem::take(&mut making.roles);
+        let (draft, pending, made) = making.finish_timestamp(&before)?;
+        self.commit(draft, pending, &roles)?;
+        Ok(Renewed { roles, snapshot, timestamp: made.expires })
+    }
+
+    /// Both, those that are due or with `force` both.
+    fn both(&self, force: bool, opened: Opened) -> Result<Renewed, RepositoryError> {
+        let mut online = Online::read(self.layout)?;
+        check_root(&online.root, self.now)?;
+        check_clock(online.timestamp.expires, online.snapshot.expires, self.lifetimes, self.now)?;
+        let mut making = Making::new(self.layout, self.lifetimes, self.now)?.with(opened);
+        making.renew_online(&online.root, &online.snapshot, &online.timestamp, BTreeMap::new(), force)?;
+        let roles = std::mem::take(&mut making.roles);
+        if !making.is_empty() {
+            let (draft, pending, made) = making.finish_online()?;
+            self.commit(draft, pending, &roles)?;
+            online = made;
+        }
+        Ok(Renewed { roles, snapshot: online.snapshot.expires, timestamp: online.timestamp.expires })
+    }
 }
 
 /// Opens the keys that a renewal asks for before it is waited for. What is published may be half written just then: whoever
 /// holds the lock reads it again.
 fn open_ahead(layout: &Layout, lifetimes: Lifetimes, now: Moment, force: bool) -> Result<Opened, RepositoryError> {
-    let Ok(Online { root, snapshot, timestamp }) = Online::read(layout) else { return Ok(Opened::new()) };
-    let is_snapshot = force || is_due(snapshot.expires, lifetimes.snapshot, now);
-    let is_timestamp = is_snapshot || is_due(timestamp.expires, lifetimes.timestamp, now);
-    open_all(&KeyFolder::new(layout.keys()), online_keys(&root, is_snapshot, is_timestamp))
+    let Ok(Some(Glance { root, timestamp, snapshot_expires })) = Online::glance(layout) else {
+        return Ok(Opened::new());
+    };
+    let due = OnlineDue::of(snapshot_expires, timestamp.expires, &lifetimes, now);
+    let is_snapshot = force || due.snapshot;
+    open_all(&KeyFolder::new(layout.keys()), online_keys(&root, is_snapshot, is_snapshot || due.timestamp))
 }
 
-/// Renews timestamp and snapshot at half of their life, until `shutdown`. Trouble on the way (another command
+/// Refuses a root that has expired: nothing that is signed below it would be trusted.
+fn check_root(root: &Root, now: Moment) -> Result<(), RepositoryError> {
+    if now >= root.expires {
+        return Err(RepositoryError::Expired { role: "root", expires: root.expires, now });
+    }
+    Ok(())
+}
+
+/// Renews timestamp and snapshot at half of their life, until `shutdown`. Refused while another one does in this folder. Trouble on the way (another command
 /// publishes, the disk is full) is logged and tried again; at the start it is an error.
 pub async fn serve_timestamps(
     dir: &Path,
     clock: SharedClock,
     shutdown: CancellationToken,
 ) -> Result<(), RepositoryError> {
+    let _lock = Layout::open(dir)?.lock_serving()?;
     let mut report = renew(dir, &clock).await?;
     let mut pause = PAUSE_MIN;
+    tracing::info!(due = %report.due, "next renewal");
     loop {
         for role in &report.roles {
             tracing::info!(role = role.role, version = role.version, expires = role.expires, "renewed");
+        }
+        if !report.roles.is_empty() {
+            tracing::info!(due = %report.due, "next renewal");
+        }
+        log_retired(&report.retired);
+        if report.resumed {
+            tracing::warn!("a publication that was cut off was finished");
         }
         let mut sleep = until(report.due, clock.now());
         loop {
@@ -104,6 +185,15 @@ pub async fn serve_timestamps(
                 }
             }
         }
+    }
+}
+
+fn log_retired(retired: &Retired) {
+    if retired.metadata + retired.targets > 0 {
+        tracing::info!(metadata = retired.metadata, targets = retired.targets, "old versions removed");
+    }
+    if let Some(trouble) = &retired.trouble {
+        tracing::warn!(trouble, "not all old versions were removed");
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is to be signed now: the staged roles, and those that are due or that a staged change makes sign anew, each with
 //! the version and the expiry that it will have.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp as Moment;
 use serde::Serialize;
@@ -17,8 +17,8 @@ use super::{
 use crate::{
     base::Span,
     tuf::{
-        KeyId, RoleName,
-        schema::{Delegations, Document, Role, RoleKeys, Root, Targets, Version},
+        KeyId, RoleName, Verified,
+        schema::{Delegations, Document, Role, RoleKeys, Root, SignedTargets, Targets, Version},
     },
 };
 
@@ -46,33 +46,78 @@ impl<'a> Proposing<'a> {
 
     /// Completes what is staged. A role that was signed for the version that is next keeps version, expiry and
     /// signatures until it expires.
-    pub(super) fn propose(&self, mut staged: Staged) -> Result<(Staged, Vec<DroppedSignatures>), RepositoryError> {
+    pub(super) fn propose(&self, staged: Staged) -> Result<(Staged, Vec<DroppedSignatures>), RepositoryError> {
         let mut dropped = Vec::new();
+        let mut staged_roles = staged.roles;
+        let root = self.root(staged.root)?.map(|root| root.shown(&mut dropped));
+        let targets = self.targets(staged_roles.remove("targets"), root.as_ref())?;
+        let targets = targets.map(|targets| targets.shown(&mut dropped));
+        let delegating = self.delegating(targets.as_ref());
+        let mut roles = BTreeMap::new();
+        for role in delegating.roles(staged_roles.keys()) {
+            let staged = staged_roles.remove(&role);
+            let published = if staged.is_none() { self.before.role(self.layout, &role)? } else { None };
+            let proposed = self.delegated(&delegating, &role, staged, published.as_ref())?;
+            roles.extend(proposed.map(|proposed| (role, proposed.shown(&mut dropped))));
+        }
+        roles.extend(targets.map(|targets| (RoleName::targets(), targets)));
+        Ok((Staged { root, roles }, dropped))
+    }
+
+    /// The root that is to be signed, if it is.
+    pub(super) fn root(&self, staged: Option<Document<Root>>) -> Result<Option<Proposed<Root>>, RepositoryError> {
         let Self { before, lifetimes, now, .. } = self;
-        let asked = before.root.roles.get("root");
-        if staged.root.is_none() && is_due(before.root.expires, lifetimes.root, *now) && self.can_sign(asked) {
-            staged.root = Some(Document::unsigned(before.root.clone()));
-        }
-        if let Some(root) = &mut staged.root {
-            check_possible(&root.signed)?;
-            let asked = self.asked_for_root(&root.signed)?;
-            dropped.extend(fix(root, &asked, next(before.root.version)?, lifetimes.root, *now)?);
-        }
-        self.propose_targets(&mut staged);
-        self.propose_delegated(&mut staged)?;
-        let mut asked = BTreeMap::new();
-        for role in staged.roles.keys() {
-            asked.insert(role.clone(), self.asked(&staged, role)?);
-        }
-        for (role, document) in &mut staged.roles {
-            let version = match before.snapshot.meta.get(&role.meta_key()) {
-                Some(published) => next(published.version)?,
-                None => Version::FIRST,
-            };
-            let asked = asked.remove(role);
-            dropped.extend(fix(document, asked.as_slice(), version, lifetimes.targets, *now)?);
-        }
-        Ok((staged, dropped))
+        let due = is_due(before.root.expires, lifetimes.root, *now) && self.can_sign(before.root.roles.get("root"));
+        let due = due.then(|| Document::unsigned(before.root.clone()));
+        let Some(mut root) = staged.or(due) else { return Ok(None) };
+        check_possible(&root.signed)?;
+        let asked = self.asked_for_root(&root.signed)?;
+        let dropped = fix(&mut root, &asked, next(before.root.version)?, lifetimes.root, *now)?;
+        Ok(Some(Proposed { document: root, dropped }))
+    }
+
+    /// Targets to be signed: staged ones, those that are due, or whose keys this root changes.
+    pub(super) fn targets(
+        &self,
+        staged: Option<Document<Targets>>,
+        root: Option<&Document<Root>>,
+    ) -> Result<Option<Proposed<Targets>>, RepositoryError> {
+        let Self { before, lifetimes, now, .. } = self;
+        let asked = before.root.roles.get("targets");
+        let rekeyed = root.is_some_and(|root| root.signed.roles.get("targets") != asked);
+        let due = is_due(before.targets.expires, lifetimes.targets, *now) && self.can_sign(asked);
+        let published = (rekeyed || due).then(|| Document::unsigned(before.targets.clone()));
+        let root = root.map_or(&before.root, |root| &root.signed);
+        let fix = |targets| self.fix_targets(&RoleName::targets(), targets, Asked::by_root(&RoleName::targets(), root));
+        staged.or(published).map(fix).transpose()
+    }
+
+    /// What the targets that are to be signed, if they are, delegate.
+    pub(super) fn delegating(&self, targets: Option<&Document<Targets>>) -> Delegating {
+        let signed = targets.map_or(&self.before.targets, |targets| &targets.signed);
+        Delegating { delegations: signed.delegations.clone(), targets_signed: targets.is_some() }
+    }
+
+    /// A delegated role to be signed: a staged one, or one that was never published, whose keys change, or that is due.
+    pub(super) fn delegated(
+        &self,
+        delegating: &Delegating,
+        role: &RoleName,
+        staged: Option<Document<Targets>>,
+        published: Option<&Verified<SignedTargets>>,
+    ) -> Result<Option<Proposed<Targets>>, RepositoryError> {
+        let proposed = match (staged, published) {
+            (Some(staged), _) => Some(staged),
+            (None, None) => Some(Document::unsigned(Targets::new(self.now))),
+            (None, Some(published)) if self.is_delegated_due(delegating, role, published.expires()) => {
+                let whole = published.to_whole();
+                let whole = whole.map_err(|why| RepositoryError::damaged(self.layout.metadata(), why))?;
+                Some(Document::unsigned(whole))
+            }
+            (None, Some(_)) => None,
+        };
+        let asked = || Asked::by_targets(role, delegating.delegations.as_ref());
+        proposed.map(|targets| self.fix_targets(role, targets, asked())).transpose()
     }
 
     /// The keys that have to sign a role of a proposal.
@@ -108,49 +153,13 @@ impl<'a> Proposing<'a> {
         staged.unwrap_or(&self.before.targets).delegations.as_ref()
     }
 
-    /// Targets that are due, or whose keys a staged root changes.
-    fn propose_targets(&self, staged: &mut Staged) {
-        let Self { before, lifetimes, now, .. } = self;
-        let asked = before.root.roles.get("targets");
-        let rekeyed = staged.root.as_ref().is_some_and(|root| root.signed.roles.get("targets") != asked);
-        let due = is_due(before.targets.expires, lifetimes.targets, *now) && self.can_sign(asked);
-        if rekeyed || due {
-            staged.roles.entry(RoleName::targets()).or_insert_with(|| Document::unsigned(before.targets.clone()));
-        }
-    }
-
-    /// Delegated roles that were never published, whose keys change, or that are due. Bins share their keys and are many:
-    /// they are looked at when targets is signed, which is at half of its life at the latest, and those past a quarter
-    /// of theirs are renewed then.
-    fn propose_delegated(&self, staged: &mut Staged) -> Result<(), RepositoryError> {
-        let targets_signed = staged.roles.contains_key("targets");
-        let Some(delegations) = self.delegations(staged).cloned() else { return Ok(()) };
-        if delegations.succinct_roles.is_some() && !targets_signed {
-            return Ok(());
-        }
-        let before = self.before.targets.delegations.as_ref();
-        for role in delegations.role_names().filter(|role| !staged.roles.contains_key(role)).collect::<Vec<_>>() {
-            let asked = delegations.keys_of(&role);
-            let rekeyed = before.and_then(|before| before.keys_of(&role)) != asked;
-            let proposed = match self.before.role(self.layout, &role)? {
-                None => Some(Targets::new(self.now)),
-                Some(role) if rekeyed || self.is_delegated_due(role.expires(), asked.as_ref(), targets_signed) => {
-                    let whole = role.to_whole();
-                    Some(whole.map_err(|why| RepositoryError::damaged(self.layout.metadata(), why))?)
-                }
-                Some(_) => None,
-            };
-            if let Some(targets) = proposed {
-                staged.roles.insert(role, Document::unsigned(targets));
-            }
-        }
-        Ok(())
-    }
-
-    fn is_delegated_due(&self, expires: Moment, asked: Option<&RoleKeys>, targets_signed: bool) -> bool {
+    fn is_delegated_due(&self, delegating: &Delegating, role: &RoleName, expires: Moment) -> bool {
+        let keys_in = |delegations: Option<&Delegations>| delegations.and_then(|delegations| delegations.keys_of(role));
+        let asked = keys_in(delegating.delegations.as_ref());
+        let rekeyed = keys_in(self.before.targets.delegations.as_ref()) != asked;
         let lifetime = self.lifetimes.targets.duration();
-        let ahead = if targets_signed { lifetime / 4 * 3 } else { lifetime / 2 };
-        self.now >= ahead_of(expires, ahead) && self.can_sign(asked)
+        let ahead = if delegating.targets_signed { lifetime / 4 * 3 } else { lifetime / 2 };
+        rekeyed || self.now >= ahead_of(expires, ahead) && self.can_sign(asked.as_ref())
     }
 
     fn can_sign(&self, asked: Option<&RoleKeys>) -> bool {
@@ -158,6 +167,26 @@ impl<'a> Proposing<'a> {
         let at_hand = |keyid: &&KeyId| self.at_hand.iter().any(|known| known == keyid.as_str());
         asked.keyids.iter().filter(at_hand).count() as u64 >= u64::from(asked.threshold.get())
     }
+
+    fn fix_targets(
+        &self,
+        role: &RoleName,
+        mut targets: Document<Targets>,
+        asked: Result<Asked, RepositoryError>,
+    ) -> Result<Proposed<Targets>, RepositoryError> {
+        let published = self.before.snapshot.meta.get(&role.meta_key());
+        let published = published.map_err(|why| RepositoryError::damaged(self.layout.metadata(), why))?;
+        let version = published.map_or(Ok(Version::FIRST), |published| next(published.version))?;
+        let dropped = fix(&mut targets, &[asked?], version, self.lifetimes.targets, self.now)?;
+        Ok(Proposed { document: targets, dropped })
+    }
+}
+
+/// A role to be signed, and the signatures that it had and that count no longer.
+#[derive(Clone, Debug)]
+pub(super) struct Proposed<T> {
+    pub(super) document: Document<T>,
+    pub(super) dropped: Option<DroppedSignatures>,
 }
 
 /// How much longer than its life a signed role may live: clocks of those who sign differ.
@@ -213,11 +242,35 @@ impl Dated for Targets {
     }
 }
 
+impl<T> Proposed<T> {
+    /// The role, once it is noted what it lost.
+    fn shown(self, dropped: &mut Vec<DroppedSignatures>) -> Document<T> {
+        dropped.extend(self.dropped);
+        self.document
+    }
+}
+
+/// What targets delegates once a proposal is published.
+#[derive(Debug)]
+pub(super) struct Delegating {
+    pub(super) delegations: Option<Delegations>,
+    targets_signed: bool,
+}
+
+impl Delegating {
+    /// The roles to look at beside those that are staged. Bins share their keys and are many: they are looked at when
+    /// targets is signed, which is at half of its life at the latest, and those past a quarter of theirs are renewed then.
+    pub(super) fn roles<'a>(&self, staged: impl Iterator<Item = &'a RoleName>) -> BTreeSet<RoleName> {
+        let skipped = |delegations: &&Delegations| delegations.succinct_roles.is_some() && !self.targets_signed;
+        let looked_at = self.delegations.iter().filter(|delegations| !skipped(delegations));
+        staged.cloned().chain(looked_at.flat_map(Delegations::role_names)).collect()
+    }
+}
+
 /// Refuses a root with a role that its keys could never sign.
 fn check_possible(root: &Root) -> Result<(), RepositoryError> {
     for (role, asked) in &root.roles {
-        let known: std::collections::BTreeSet<&KeyId> =
-            asked.keyids.iter().filter(|keyid| root.keys.contains_key(*keyid)).collect();
+        let known: BTreeSet<&KeyId> = asked.keyids.iter().filter(|keyid| root.keys.contains_key(*keyid)).collect();
         check_reachable(role.as_str(), known.len(), asked.threshold)?;
     }
     Ok(())

@@ -20,6 +20,9 @@ pub struct RepositorySettings {
     pub format: u64,
     /// How long each role lives once signed.
     pub expires_after: Lifetimes,
+    /// How long old versions are kept once there are newer ones.
+    #[serde(default = "keep_for")]
+    pub keep_for: Span,
     /// The index that approvals came from, once there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<IndexRecord>,
@@ -31,8 +34,22 @@ pub struct RepositorySettings {
 impl RepositorySettings {
     /// Settings of a new repository.
     pub fn new(expires_after: Lifetimes) -> Self {
-        Self { format: FORMAT, expires_after, index: None, rules: ApprovalRules::default() }
+        let rules = ApprovalRules::default();
+        Self { format: FORMAT, expires_after, keep_for: keep_for(), index: None, rules }
     }
+
+    /// Refuses to keep old versions for less than a timestamp lives: so long a cache may lead readers to them.
+    pub(super) fn check_keep(&self) -> Result<(), RepositoryError> {
+        if self.keep_for < self.expires_after.timestamp {
+            return Err(RepositoryError::Keep { keep: self.keep_for, timestamp: self.expires_after.timestamp });
+        }
+        Ok(())
+    }
+}
+
+/// The default of [`RepositorySettings::keep_for`].
+fn keep_for() -> Span {
+    Span::days(30)
 }
 
 /// How long each role lives, counted from the moment of signing.

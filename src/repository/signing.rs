@@ -62,9 +62,14 @@ impl Asked {
 
     /// What it still waits for.
     pub(super) fn awaited<T: Role + Serialize>(&self, document: &Document<T>) -> Result<Awaited, RepositoryError> {
-        let signed = self.signed_by(&document.signatures, &message(&document.signed)?);
-        let missing = self.keys.keyids.iter().filter(|keyid| !signed.contains(*keyid));
-        Ok(Awaited {
+        Ok(self.awaited_of(document, &self.signed_by(&document.signatures, &message(&document.signed)?)))
+    }
+
+    /// The same where these keys, and perhaps others, are known to have signed.
+    fn awaited_of<T: Role>(&self, document: &Document<T>, signed: &BTreeSet<KeyId>) -> Awaited {
+        let signed = self.keys.keyids.iter().filter(|keyid| signed.contains(*keyid)).collect::<BTreeSet<_>>();
+        let missing = self.keys.keyids.iter().filter(|keyid| !signed.contains(keyid));
+        Awaited {
             role: self.role.to_string(),
             by: self.by.trim().to_owned(),
             version: document.signed.version().get(),
@@ -72,7 +77,7 @@ impl Asked {
             threshold: self.keys.threshold.get(),
             missing: missing.map(ToString::to_string).collect(),
             signed: signed.into_iter().map(|keyid| keyid.to_string()).collect(),
-        })
+        }
     }
 }
 
@@ -110,23 +115,35 @@ pub(super) fn add<T: Role + Serialize>(
     signers: &[Box<dyn Signer>],
 ) -> Result<usize, RepositoryError> {
     let message = message(&document.signed)?;
-    let mut valid = BTreeSet::new();
-    for asked in asked {
-        valid.extend(asked.signed_by(&document.signatures, &message));
-    }
+    let before = valid(document, asked, &message);
+    let after = add_over(document, asked, signers, &message, before.clone())?;
+    Ok(after.len() - before.len())
+}
+
+/// The keys that signed and are asked.
+fn valid<T: Role>(document: &Document<T>, asked: &[Asked], message: &[u8]) -> BTreeSet<KeyId> {
+    asked.iter().flat_map(|asked| asked.signed_by(&document.signatures, message)).collect()
+}
+
+/// Adds signatures to those of the `valid` keys, drops all others, and gives the keys that signed then.
+fn add_over<T: Role>(
+    document: &mut Document<T>,
+    asked: &[Asked],
+    signers: &[Box<dyn Signer>],
+    message: &[u8],
+    mut valid: BTreeSet<KeyId>,
+) -> Result<BTreeSet<KeyId>, RepositoryError> {
     retain(&mut document.signatures, &valid);
-    let mut added = 0;
     for signer in signers {
         let keyid = signer.public().key_id()?;
         if asked.iter().any(|asked| asked.keys.keyids.contains(&keyid)) && !valid.contains(&keyid) {
-            let sig = hex::encode(signer.sign(&message)?);
+            let sig = hex::encode(signer.sign(message)?);
             document.signatures.push(Signature { keyid: keyid.clone(), sig, extra: Extra::new() });
             valid.insert(keyid);
-            added += 1;
         }
     }
     document.signatures.sort_by(|a, b| a.keyid.cmp(&b.keyid));
-    Ok(added)
+    Ok(valid)
 }
 
 /// What is logged of signatures that were added.
@@ -178,14 +195,22 @@ pub(super) fn check_wanted(awaited: &[Awaited], signers: &[Box<dyn Signer>]) -> 
     Ok(())
 }
 
-/// Refuses a document that some set of keys did not sign often enough.
-pub(super) fn check_thresholds<T: Role + Serialize>(
-    document: &Document<T>,
+/// Adds the signatures of these keys, and gives the canonical form that all of them are over. Refuses a document that
+/// some set of keys did not sign often enough then. Whether the signatures that were made here are valid is left to who
+/// rehearses the publication.
+pub(super) fn complete<'s, T: Role + Serialize>(
+    document: &mut Document<T>,
     asked: &[Asked],
+    signers: impl IntoIterator<Item = &'s [Box<dyn Signer>]>,
     keys: &KeyFolder,
-) -> Result<(), RepositoryError> {
+) -> Result<Vec<u8>, RepositoryError> {
+    let message = message(&document.signed)?;
+    let mut signed = valid(document, asked, &message);
+    for signers in signers {
+        signed = add_over(document, asked, signers, &message, signed)?;
+    }
     for asked in asked {
-        let awaited = asked.awaited(document)?;
+        let awaited = asked.awaited_of(document, &signed);
         if !awaited.is_complete() {
             return Err(RepositoryError::BelowThreshold {
                 role: awaited.role,
@@ -198,7 +223,7 @@ pub(super) fn check_thresholds<T: Role + Serialize>(
             });
         }
     }
-    Ok(())
+    Ok(message)
 }
 
 fn message<T: Serialize>(signed: &T) -> Result<Vec<u8>, RepositoryError> {

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     base::{
-        ByteSize,
+        ByteSize, batch,
         files::{self, FileError, Mode},
     },
     tuf::{
@@ -60,33 +60,93 @@ impl Staged {
         }
         Ok(Self { root, roles })
     }
+}
 
+impl Staged {
     /// Makes this what is staged, wholly or not at all. `before` is what was read.
     pub(super) fn write(&self, layout: &Layout, before: &Self) -> Result<(), RepositoryError> {
         if self == before {
             return Ok(());
         }
-        let part = layout.staged().join(NEXT_PART);
-        remove_folder(&part)?;
-        own_folder(&part.join(ROLES), 0o700)?;
+        begin_aside(layout)?;
         if let Some(root) = self.root.as_ref().filter(|root| before.root.as_ref() != Some(root)) {
-            write(&part.join(ROOT_FILE), root)?;
+            write_root_aside(layout, root)?;
         }
+        let mut written = Vec::new();
         for (role, targets) in &self.roles {
             if before.roles.get(role) != Some(targets) {
-                write(&part.join(place(role)), targets)?;
+                write_aside(layout, role, targets)?;
+                written.push(aside(layout, role));
             }
         }
-        let gone_root = (before.root.is_some() && self.root.is_none()).then(|| PathBuf::from(ROOT_FILE));
-        let gone = before.roles.keys().filter(|role| !self.roles.contains_key(*role)).map(place);
-        let gone: Vec<PathBuf> = gone_root.into_iter().chain(gone).collect();
-        write_new(&part.join(GONE), &encode(&gone)?)?;
-        files::sync_folder(&part.join(ROLES))?;
-        files::sync_folder(&part)?;
-        fs::rename(&part, layout.staged().join(NEXT)).map_err(FileError::at("write", layout.staged()))?;
-        files::sync_folder(&layout.staged())?;
-        finish(layout)
+        let root = RoleName::root();
+        let gone_root = (before.root.is_some() && self.root.is_none()).then_some(&root);
+        let gone = before.roles.keys().filter(|role| !self.roles.contains_key(*role));
+        commit_aside(layout, written, &gone_root.into_iter().chain(gone).collect::<Vec<_>>())
     }
+}
+
+/// The root as it is staged.
+pub(super) fn read_root(layout: &Layout) -> Result<Option<Document<Root>>, RepositoryError> {
+    read(&layout.staged().join(ROOT_FILE))
+}
+
+/// A role as it is staged.
+pub(super) fn read_role(layout: &Layout, role: &RoleName) -> Result<Option<Document<Targets>>, RepositoryError> {
+    read(&layout.staged().join(place(role)))
+}
+
+/// Begins the next staged change, beside the one that there is: its roles are written aside, in any order and as many as
+/// there are, and take its place with [`commit_aside`].
+pub(super) fn begin_aside(layout: &Layout) -> Result<(), RepositoryError> {
+    let part = layout.staged().join(NEXT_PART);
+    remove_folder(&part)?;
+    own_folder(&part.join(ROLES), 0o700)
+}
+
+/// Where a role of the next staged change is written.
+pub(super) fn aside(layout: &Layout, role: &RoleName) -> PathBuf {
+    layout.staged().join(NEXT_PART).join(place(role))
+}
+
+/// Writes a role of the next staged change; one that was written is replaced.
+pub(super) fn write_aside(
+    layout: &Layout,
+    role: &RoleName,
+    document: &Document<Targets>,
+) -> Result<(), RepositoryError> {
+    write_new(&aside(layout, role), &encode(document)?)
+}
+
+/// Writes the root of the next staged change.
+pub(super) fn write_root_aside(layout: &Layout, root: &Document<Root>) -> Result<(), RepositoryError> {
+    write_new(&aside(layout, &RoleName::root()), &encode(root)?)
+}
+
+/// A role of the next staged change.
+pub(super) fn read_aside(layout: &Layout, role: &RoleName) -> Result<Option<Document<Targets>>, RepositoryError> {
+    read(&aside(layout, role))
+}
+
+/// Makes the next staged change the one that is, wholly or not at all: `written` are the delegated roles that were written
+/// aside; those that are `gone` are no longer staged, all others stay as they are.
+pub(super) fn commit_aside(
+    layout: &Layout,
+    mut written: Vec<PathBuf>,
+    gone: &[&RoleName],
+) -> Result<(), RepositoryError> {
+    let part = layout.staged().join(NEXT_PART);
+    let gone: Vec<PathBuf> = gone.iter().map(|role| place(role)).collect();
+    write_new(&part.join(GONE), &encode(&gone)?)?;
+    let others = [ROOT_FILE, TARGETS_FILE, GONE].map(|file| part.join(file));
+    let others = others.into_iter().filter(|path| path.symlink_metadata().is_ok() && !written.contains(path));
+    let others: Vec<PathBuf> = others.collect();
+    written.extend(others);
+    batch::sync(&part.join(ROLES), &written)?;
+    files::sync_folder(&part)?;
+    fs::rename(&part, layout.staged().join(NEXT)).map_err(FileError::at("write", layout.staged()))?;
+    files::sync_folder(&layout.staged())?;
+    finish(layout)
 }
 
 /// Finishes a change that was cut off once it was whole, and removes one that was not. The editor's lock is held.
@@ -126,7 +186,7 @@ pub(super) fn clear(layout: &Layout) -> Result<(), RepositoryError> {
     for (_, path) in delegated(layout)? {
         remove_file(&path)?;
     }
-    super::editor::remove_unneeded(layout, &Staged::default())
+    super::editor::remove_contents(layout)
 }
 
 /// Where a role is staged, below the folder of the staged change.
@@ -148,7 +208,7 @@ fn moved_roles(next: &Path) -> Result<Vec<PathBuf>, RepositoryError> {
 }
 
 /// The delegated roles that are staged, and their files.
-fn delegated(layout: &Layout) -> Result<Vec<(RoleName, PathBuf)>, RepositoryError> {
+pub(super) fn delegated(layout: &Layout) -> Result<Vec<(RoleName, PathBuf)>, RepositoryError> {
     roles_in(&layout.staged_roles())
 }
 
@@ -179,10 +239,6 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<Document<T>>, Reposit
     serde_json::from_slice(&bytes).map(Some).map_err(|error| RepositoryError::damaged(path, error))
 }
 
-fn write<T: Serialize>(path: &Path, document: &Document<T>) -> Result<(), RepositoryError> {
-    write_new(path, &encode(document)?)
-}
-
 /// One member per line, so that a change reads well in version control.
 fn encode(value: &impl Serialize) -> Result<Vec<u8>, RepositoryError> {
     let mut bytes = serde_json::to_vec_pretty(value)
@@ -191,11 +247,13 @@ fn encode(value: &impl Serialize) -> Result<Vec<u8>, RepositoryError> {
     Ok(bytes)
 }
 
+/// Not durable yet.
 fn write_new(path: &Path, bytes: &[u8]) -> Result<(), RepositoryError> {
-    Ok(files::write_new(path, bytes, Mode::Private)?)
+    remove_file(path)?;
+    Ok(batch::write(path, bytes, Mode::Private)?)
 }
 
-fn remove_file(path: &Path) -> Result<(), RepositoryError> {
+pub(super) fn remove_file(path: &Path) -> Result<(), RepositoryError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(FileError::at("remove", path)(error).into()),
         _ => Ok(()),
@@ -203,7 +261,7 @@ fn remove_file(path: &Path) -> Result<(), RepositoryError> {
 }
 
 /// A symbolic link is removed, not followed.
-fn remove_folder(path: &Path) -> Result<(), RepositoryError> {
+pub(super) fn remove_folder(path: &Path) -> Result<(), RepositoryError> {
     let removed = match path.symlink_metadata() {
         Ok(facts) if facts.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),

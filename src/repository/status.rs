@@ -5,11 +5,17 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::{
-    Awaited, Change, Layout, RepositoryError, RepositorySettings, editor, founding::Founding, keys::KeyFolder,
-    layout::METADATA_MAX, proposal::Proposing, published::Published, staged::Staged,
+    Awaited, Change, Layout, RepositoryError, RepositorySettings, change,
+    founding::Founding,
+    keys::KeyFolder,
+    layout::METADATA_MAX,
+    progress::{Progress, Silent, Work},
+    proposal::Proposing,
+    published::Published,
+    staged::Staged,
 };
 use crate::{
-    base::{Clock, Digest, files},
+    base::{Clock, Digest, files, parallel},
     tuf::schema::{Role, RoleKeys, format_expires},
 };
 
@@ -65,6 +71,15 @@ pub struct KeyStatus {
 
 /// The state of the repository in `dir`. Takes no lock and writes nothing.
 pub fn status(dir: &Path, clock: &dyn Clock) -> Result<RepositoryStatus, RepositoryError> {
+    status_with(dir, clock, &Silent)
+}
+
+/// The same with somebody who looks on: every role is read.
+pub fn status_with(
+    dir: &Path,
+    clock: &dyn Clock,
+    progress: &dyn Progress,
+) -> Result<RepositoryStatus, RepositoryError> {
     let layout = Layout::open(dir)?;
     let settings = layout.settings()?;
     if let Some(founding) = Founding::read(&layout, clock.now())? {
@@ -88,14 +103,14 @@ pub fn status(dir: &Path, clock: &dyn Clock) -> Result<RepositoryStatus, Reposit
     let mut roles = vec![
         view.role("root", &published.root, asked("root")),
         view.role("targets", &published.targets, asked("targets")),
-        view.role("snapshot", &published.snapshot, asked("snapshot")),
+        view.role("snapshot", &*published.snapshot, asked("snapshot")),
         view.role("timestamp", &published.timestamp, asked("timestamp")),
     ];
-    let delegated = delegated(&layout, &published, &view)?;
+    let delegated = delegated(&layout, &published, &view, progress)?;
     let targets = published.targets.targets.len() + delegated.targets;
     roles.extend(delegated.roles);
     let staged = Staged::read(&layout)?;
-    let mut change = editor::difference(&layout, &published, &staged)?;
+    let mut change = change::difference(&layout, &published, &staged)?;
     let mut awaited = Vec::new();
     if staged != Staged::default() {
         let proposing = Proposing::new(&layout, &published, settings.expires_after, clock.now())?;
@@ -120,21 +135,32 @@ struct Delegated {
     targets: usize,
 }
 
-fn delegated(layout: &Layout, published: &Published, view: &View<'_>) -> Result<Delegated, RepositoryError> {
+fn delegated(
+    layout: &Layout,
+    published: &Published,
+    view: &View<'_>,
+    progress: &dyn Progress,
+) -> Result<Delegated, RepositoryError> {
     let mut found = Delegated { roles: Vec::new(), targets: 0 };
     let Some(delegations) = &published.targets.delegations else { return Ok(found) };
     let mut bins: Option<(jiff::Timestamp, RoleStatus)> = None;
-    for name in delegations.role_names() {
-        let Some(role) = published.role(layout, &name)? else { continue };
-        found.targets += role.targets.len();
-        let asked = delegations.keys_of(&name);
-        let expires = role.expires();
-        match &delegations.succinct_roles {
-            Some(_) if bins.as_ref().is_some_and(|(first, _)| *first <= expires) => {}
-            Some(_) => bins = Some((expires, view.role(name.as_str(), &*role, asked.as_ref()))),
-            None => found.roles.push(view.role(name.as_str(), &*role, asked.as_ref())),
-        }
-    }
+    progress.begin(Work::Reading, delegations.role_names().count() as u64);
+    parallel::in_order(
+        delegations.role_names(),
+        |name| Ok::<_, RepositoryError>((published.role(layout, &name)?, name)),
+        |(role, name)| {
+            progress.advance();
+            let Some(role) = role else { return };
+            found.targets += role.targets.len();
+            let asked = || delegations.keys_of(&name);
+            let expires = role.expires();
+            match &delegations.succinct_roles {
+                Some(_) if bins.as_ref().is_some_and(|(first, _)| *first <= expires) => {}
+                Some(_) => bins = Some((expires, view.role(name.as_str(), &*role, asked().as_ref()))),
+                None => found.roles.push(view.role(name.as_str(), &*role, asked().as_ref())),
+            }
+        },
+    )?;
     found.roles.extend(bins.map(|(_, role)| role));
     Ok(found)
 }

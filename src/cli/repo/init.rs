@@ -19,6 +19,10 @@ pub(super) struct Init {
     /// Spread the targets over so many hashed bins (a power of two), so that a change rewrites a few small files only
     #[arg(long, value_name = "N")]
     bins: Option<u32>,
+    /// How long old versions stay published, for readers and caches that are still on their way; not less than a timestamp is
+    /// valid. Left out, 30 days
+    #[arg(long, value_name = "DURATION")]
+    keep: Option<Span>,
     /// How long a root is valid
     #[arg(long, value_name = "DURATION", default_value = "365d")]
     root_expires: Span,
@@ -92,7 +96,7 @@ impl Init {
             snapshot: self.snapshot_expires,
             timestamp: self.timestamp_expires,
         };
-        let options = InitOptions { expires_after, keys, bins: self.bins };
+        let options = InitOptions { expires_after, keys, bins: self.bins, keep_for: self.keep };
         let made = repository::init(&self.dir, &options, &SystemClock).map_err(|error| repository_failure(&error))?;
         let root_sha256 = made.root_sha256.map(|digest| digest.to_hex());
         if self.json {
