@@ -8,7 +8,11 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp as Moment};
 
-use super::{published::Published, *};
+use super::{
+    keys::{FileKey, Signer as _},
+    published::Published,
+    *,
+};
 use crate::{
     base::{Clock, Digest, Span},
     tuf::TargetPath,
@@ -166,6 +170,90 @@ fn a_stored_target_that_moved_to_a_bin_stays_when_its_old_role_goes() {
     assert!(retired.metadata >= 4 && retired.targets == 0, "{retired:?}");
     assert!(!made.has("2.targets.json") && made.stored("one"));
     verifies(&made.dir);
+}
+
+#[test]
+fn a_reader_in_the_middle_of_an_update_still_finds_what_its_snapshot_lists() {
+    let made = made(Some(4));
+    made.publish("one");
+    let layout = Layout::open(&made.dir).unwrap();
+    // It has a snapshot and the targets of it, and pauses there while the repository goes on.
+    let paused = Published::read(&layout).unwrap();
+    made.pass(30);
+    for content in ["two", "three", "four"] {
+        made.publish(content);
+        made.pass(3 * 24);
+        refresh(&made.dir, &made.clock, true).unwrap();
+    }
+    assert!(!made.has("1.snapshot.json"), "older ones are gone by now");
+    let path = TargetPath::new("a/a.txt").unwrap();
+    let role = paused.role(&layout, &paused.role_of(&path)).unwrap().unwrap();
+    assert_eq!(role.targets.get("a/a.txt").unwrap().unwrap().length, 3);
+    assert!(made.stored("one"));
+}
+
+/// What a static web server would have after a copy of so many files in this order.
+struct Copied {
+    _folder: tempfile::TempDir,
+    dir: PathBuf,
+}
+
+impl Copied {
+    fn of(made: &Made) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("copy");
+        init(&dir, &InitOptions::default(), &made.clock).unwrap();
+        for name in ["root.json", "repository.json"] {
+            fs::copy(made.dir.join(name), dir.join(name)).unwrap();
+        }
+        let metadata = dir.join("published/metadata");
+        fs::remove_dir_all(&metadata).unwrap();
+        fs::create_dir(&metadata).unwrap();
+        let copied = Self { _folder: folder, dir };
+        made.names().iter().for_each(|name| copied.copy(made, name));
+        copied
+    }
+
+    fn copy(&self, made: &Made, name: &str) {
+        let (from, to) = (made.dir.join("published/metadata"), self.dir.join("published/metadata"));
+        fs::copy(from.join(name), to.join(name)).unwrap();
+    }
+
+    /// Whether a reader that comes now is led to something that is there.
+    fn is_whole(&self) -> bool {
+        let layout = Layout::open(&self.dir).unwrap();
+        let Ok(published) = Published::read(&layout) else { return false };
+        published.delegated().all(|role| published.role(&layout, &role).is_ok())
+    }
+}
+
+#[test]
+fn a_copy_with_the_timestamp_last_is_whole_at_every_file_and_one_with_it_first_is_not() {
+    let made = made(Some(4));
+    made.publish("one");
+    let (copy, wrong) = (Copied::of(&made), Copied::of(&made));
+    assert!(copy.is_whole() && wrong.is_whole());
+    made.publish("two");
+    // A new root, too.
+    let mut editor = Editor::open(&made.dir).unwrap();
+    let new = FileKey::generate(&made.dir.join("keys/root-2.pem")).unwrap();
+    editor.edit_root(|root| {
+        let keyid = new.public().key_id().unwrap();
+        root.keys.insert(keyid.clone(), new.public().to_schema());
+        root.roles.get_mut("root").unwrap().keyids.push(keyid);
+    });
+    editor.save().unwrap();
+    drop(editor);
+    publish(&made.dir, &made.clock).unwrap();
+    let (last, rest): (Vec<_>, Vec<_>) = made.names().into_iter().partition(|name| name == "timestamp.json");
+    for name in &rest {
+        copy.copy(&made, name);
+        assert!(copy.is_whole(), "{name}");
+    }
+    copy.copy(&made, &last[0]);
+    assert!(copy.is_whole() && copy.dir.join("published/metadata/2.root.json").exists());
+    wrong.copy(&made, &last[0]);
+    assert!(!wrong.is_whole());
 }
 
 #[test]

@@ -36,6 +36,7 @@ mod mirrors;
 mod names;
 mod outage;
 mod promises;
+mod publishing;
 mod quickstart;
 #[cfg(all(feature = "s3", feature = "system-tests"))]
 mod replicas;
