@@ -31,8 +31,10 @@ fn repository(home: &Path, name: &str) -> String {
 }
 
 fn status(home: &Path, dir: &str) -> Value {
-    // Verifies every role on the way.
-    serde_json::from_str(&tufgate(home, &["repo", "status", dir, "--json"])).unwrap()
+    // Verifies every role on the way, and says of each who has to sign it: more than a pipe holds.
+    let ended = gate::tufgate(home).args(["repo", "status", dir, "--json"]).output().unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    serde_json::from_slice(&ended.stdout).unwrap()
 }
 
 fn command(home: &Path, arguments: &[&str]) -> Command {
