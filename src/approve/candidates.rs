@@ -174,7 +174,12 @@ impl Candidates {
         for selected in range.select(page, &shown(index))? {
             let file = selected.file;
             let key = (project.clone(), file.filename.clone());
-            if self.wanted.contains_key(&key) {
+            if let Some(known) = self.wanted.get(&key) {
+                // A page that has one name twice, or other bytes than a lock.
+                let differs = |digest: &Digest| known.sha256.as_ref().is_some_and(|known| known != digest);
+                if !known.is_ours() && sha256(file).is_some_and(differs) {
+                    return Err(ApproveError::TwoFiles { filename: file.filename.clone() });
+                }
                 continue;
             }
             if let (Yanked::Yes(reason), false) = (&file.yanked, range.is_exact()) {

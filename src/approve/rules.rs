@@ -56,7 +56,7 @@ pub(super) fn judge(
         return None;
     }
     if rules.no_quarantined
-        && let Some(status) = status.filter(|status| status.status.eq_ignore_ascii_case(QUARANTINED))
+        && let Some(status) = status.filter(|status| status.status.trim().eq_ignore_ascii_case(QUARANTINED))
     {
         let reason = status.reason.as_deref().map(|reason| format!(": {}", shown(reason))).unwrap_or_default();
         let why = format!("the index has quarantined {}{reason}; wait until it is released", wanted.project);

@@ -26,7 +26,9 @@ use super::{
 use crate::{
     approve::ApproveError,
     base::{SystemClock, files::FileError},
-    repository::{self, Change, Publication, RepositoryError, RepositoryStatus, Retired, publish::PublishedRole},
+    repository::{
+        self, Change, Publication, Renewal, RepositoryError, RepositoryStatus, Retired, publish::PublishedRole,
+    },
     telemetry::logging,
 };
 
@@ -97,6 +99,9 @@ struct Publish {
     /// Of timestamp and snapshot only what is past half of its life: for a timer
     #[arg(long, requires = "refresh")]
     if_due: bool,
+    /// Renew both although they were signed in what is the future by this clock: it is right, the one that signed was ahead
+    #[arg(long, requires = "refresh", conflicts_with = "if_due")]
+    clock_is_right: bool,
     /// Print what was published as JSON
     #[arg(long)]
     json: bool,
@@ -163,7 +168,12 @@ impl Publish {
     fn run(self) -> Result<Exit, Failure> {
         let failed = |error: RepositoryError| repository_failure(&error);
         if self.refresh {
-            let report = repository::refresh(&self.dir, &SystemClock, !self.if_due).map_err(failed)?;
+            let renewal = match (self.if_due, self.clock_is_right) {
+                (true, _) => Renewal::Due,
+                (false, false) => Renewal::Both,
+                (false, true) => Renewal::BothAsTheClockIsRight,
+            };
+            let report = repository::refresh(&self.dir, &SystemClock, renewal).map_err(failed)?;
             if self.json {
                 return print_json(&report).map(|()| Exit::Ok);
             }

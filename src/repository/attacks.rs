@@ -86,7 +86,7 @@ impl Cut {
     #[track_caller]
     fn assert_refused(&self, what: &str) -> RepositoryError {
         let before = Self::files(self.outside.path());
-        let renewed = refresh(&self.dir, &SystemClock, true).unwrap_err();
+        let renewed = refresh(&self.dir, &SystemClock, Renewal::Both).unwrap_err();
         let error = publish(&self.dir, &SystemClock).unwrap_err();
         assert_eq!(renewed.to_string(), error.to_string(), "{what}");
         assert_eq!(Self::files(self.outside.path()), before, "{what}: {error}");
@@ -225,7 +225,7 @@ fn an_old_publication_that_is_recorded_again_is_refused() {
     let cut = Cut::new();
     let files = Cut::files(&cut.folder());
     publish(&cut.dir, &SystemClock).unwrap();
-    refresh(&cut.dir, &SystemClock, true).unwrap();
+    refresh(&cut.dir, &SystemClock, Renewal::Both).unwrap();
     fs::create_dir(cut.folder()).unwrap();
     fs::set_permissions(cut.folder(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
     files.iter().for_each(|(path, bytes)| fs::write(path, bytes).unwrap());

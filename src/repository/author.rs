@@ -27,10 +27,15 @@ pub fn author() -> Option<String> {
 
 fn checked(name: String) -> Result<Option<String>, RepositoryError> {
     let name = name.trim();
-    if name.chars().any(char::is_control) || name.chars().count() > NAME_MAX {
+    if name.chars().any(|c| c.is_control() || is_invisible(c)) || name.chars().count() > NAME_MAX {
         return Err(RepositoryError::AuthorName { max: NAME_MAX });
     }
     Ok((!name.is_empty()).then(|| name.to_owned()))
+}
+
+/// Whether a character shows nothing, or turns the direction of writing: with them one name looks like another.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// A login name that cannot be written is none.
@@ -46,7 +51,7 @@ mod tests {
     fn a_name_is_short_and_of_one_line_and_an_empty_one_is_none() {
         assert_eq!(checked(" Alice Example ".to_owned()).unwrap().as_deref(), Some("Alice Example"));
         assert_eq!(checked(String::new()).unwrap(), None);
-        for bad in ["a\nb".to_owned(), "\u{1b}[2J".to_owned(), "x".repeat(101)] {
+        for bad in ["a\nb".to_owned(), "\u{1b}[2J".to_owned(), "mal\u{202e}lory".to_owned(), "x".repeat(101)] {
             assert!(matches!(checked(bad), Err(RepositoryError::AuthorName { .. })));
         }
     }

@@ -11,10 +11,7 @@ use super::{
 };
 use crate::{
     base::Clock,
-    tuf::{
-        KeyId, RoleName,
-        schema::{Delegations, Root},
-    },
+    tuf::{KeyId, RoleName, schema::Delegations},
 };
 
 /// What [`sign()`] did.
@@ -122,15 +119,8 @@ fn rotate_top_level(editor: &mut Editor, roles: &[&str], rotation: &Rotation) ->
     for key in &rotation.add {
         root.keys.insert(key.key_id()?, key.to_schema());
     }
-    forget_unused(&mut root);
     editor.edit_root(|staged| *staged = root);
     Ok(())
-}
-
-/// Drops keys that no role refers to.
-fn forget_unused(root: &mut Root) {
-    let Root { keys, roles, .. } = root;
-    keys.retain(|keyid, _| roles.values().any(|role| role.keyids.contains(keyid)));
 }
 
 fn rotate_delegated(editor: &mut Editor, role: &str, rotation: &Rotation) -> Result<(), RepositoryError> {

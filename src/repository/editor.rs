@@ -241,6 +241,9 @@ impl Editor {
     pub fn edit_root(&mut self, edit: impl FnOnce(&mut Root)) {
         let mut root = self.root().clone();
         edit(&mut root);
+        // No role refers to these any more.
+        let Root { keys, roles, .. } = &mut root;
+        keys.retain(|keyid, _| roles.values().any(|role| role.keyids.contains(keyid)));
         self.staged.set_root(Some(Document::unsigned(root)));
     }
 

@@ -167,6 +167,16 @@ pub enum RepositoryError {
         /// What gives it away.
         why: String,
     },
+    /// A staged role has what nobody who is shown the change would see.
+    #[error(
+        "{path}: {why}; nothing of it is signed: find out who wrote it, take the file away and stage the change anew"
+    )]
+    NotStagedByUs {
+        /// The file of the role.
+        path: PathBuf,
+        /// What it has.
+        why: String,
+    },
     /// What is published does not verify from the repository's own anchor.
     #[error("the publication in {dir} does not verify: {why}; restore {dir} from a copy")]
     Unverified {
@@ -314,8 +324,8 @@ pub enum RepositoryError {
     },
     /// The clock stands before what is published was signed.
     #[error(
-        "this machine's clock says {now}, and what is published was signed about {signed}; set the clock, nothing is signed by \
-         one that is wrong"
+        "this machine's clock says {now}, and what is published was signed about {signed}: set the clock; or, if it is \
+         right and the one that signed was ahead, sign anew with `tufgate repo publish --refresh --clock-is-right`"
     )]
     ClockBehind {
         /// What the clock says.
@@ -345,7 +355,10 @@ impl RepositoryError {
     /// Whose fault it is.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Unverified { .. } | Self::WouldNotVerify { .. } | Self::OtherChange { .. } => Fault::Refused,
+            Self::Unverified { .. }
+            | Self::WouldNotVerify { .. }
+            | Self::OtherChange { .. }
+            | Self::NotStagedByUs { .. } => Fault::Refused,
             _ => Fault::Local,
         }
     }

@@ -29,6 +29,7 @@ mod spool;
 mod staged;
 mod staging;
 pub mod status;
+mod vetting;
 
 pub use author::{author, install_author};
 pub use ceremony::{Rotation, SignReport, rotate, sign};
@@ -41,7 +42,7 @@ pub use evidence::{SignedRole, signed_targets};
 pub use founding::{FirstKeys, InitKeys};
 pub use keys::{FileKey, KeySource, PublicPart, SecretFile, Secrets, Signer};
 pub use layout::{InitOptions, Initialised, Layout, holds_only_init, init};
-pub use online::{OnlineReport, refresh, serve_timestamps};
+pub use online::{OnlineReport, Renewal, refresh, serve_timestamps};
 pub use publish::{Publication, publish, publish_with};
 pub use retire::Retired;
 pub use settings::{ApprovalRules, IndexRecord, Lifetimes, RepositorySettings};
@@ -58,3 +59,5 @@ mod retire_tests;
 mod scale_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vetting_tests;

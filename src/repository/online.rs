@@ -42,9 +42,21 @@ pub struct OnlineReport {
     pub retired: Retired,
 }
 
-/// Renews timestamp and snapshot: those past half of their life, or with `force` both. Opens no other private key than
-/// those of these two roles.
-pub fn refresh(dir: &Path, clock: &dyn Clock, force: bool) -> Result<OnlineReport, RepositoryError> {
+/// What of timestamp and snapshot is renewed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// What is past half of its life.
+    Due,
+    /// Both.
+    Both,
+    /// Both, also where they were signed in what is the future by this clock: somebody knows that it is right, and that
+    /// the one that signed was not.
+    BothAsTheClockIsRight,
+}
+
+/// Renews timestamp and snapshot. Opens no other private key than those of these two roles.
+pub fn refresh(dir: &Path, clock: &dyn Clock, renewal: Renewal) -> Result<OnlineReport, RepositoryError> {
+    let force = renewal != Renewal::Due;
     let layout = Layout::open(dir)?;
     let RepositorySettings { expires_after: lifetimes, keep_for, .. } = layout.settings()?;
     let opened = open_ahead(&layout, lifetimes, clock.now(), force)?;
@@ -55,7 +67,7 @@ pub fn refresh(dir: &Path, clock: &dyn Clock, force: bool) -> Result<OnlineRepor
     let glance = if force { None } else { Online::glance(&layout)? };
     let renewed = match glance.map(|glance| (renewing.due(&glance), glance)) {
         Some((OnlineDue { snapshot: false, timestamp }, before)) => renewing.timestamp(before, timestamp, opened)?,
-        _ => renewing.both(force, opened)?,
+        _ => renewing.both(renewal, opened)?,
     };
     // A timestamp alone leaves nothing old behind.
     let is_snapshot = |role: &PublishedRole| role.role == "snapshot";
@@ -108,11 +120,14 @@ impl Renewing<'_> {
         Ok(Renewed { roles, snapshot, timestamp: made.expires })
     }
 
-    /// Both, those that are due or with `force` both.
-    fn both(&self, force: bool, opened: Opened) -> Result<Renewed, RepositoryError> {
+    /// Both, or those of them that are due.
+    fn both(&self, renewal: Renewal, opened: Opened) -> Result<Renewed, RepositoryError> {
         let mut online = Online::read(self.layout)?;
         check_root(&online.root, self.now)?;
-        check_clock(online.timestamp.expires, online.snapshot.expires, self.lifetimes, self.now)?;
+        if renewal != Renewal::BothAsTheClockIsRight {
+            check_clock(online.timestamp.expires, online.snapshot.expires, self.lifetimes, self.now)?;
+        }
+        let force = renewal != Renewal::Due;
         let mut making = Making::new(self.layout, self.lifetimes, self.now)?.with(opened);
         making.renew_online(&online.root, &online.snapshot, &online.timestamp, BTreeMap::new(), force)?;
         let roles = std::mem::take(&mut making.roles);
@@ -199,7 +214,7 @@ fn log_retired(retired: &Retired) {
 
 async fn renew(dir: &Path, clock: &SharedClock) -> Result<OnlineReport, RepositoryError> {
     let (dir, clock) = (dir.to_owned(), SharedClock::clone(clock));
-    let task = tokio::task::spawn_blocking(move || refresh(&dir, &*clock, false));
+    let task = tokio::task::spawn_blocking(move || refresh(&dir, &*clock, Renewal::Due));
     task.await.map_err(|error| RepositoryError::machine("renew the timestamp")(std::io::Error::other(error)))?
 }
 

@@ -115,12 +115,12 @@ fn what_the_current_snapshot_lists_stays_however_old_it_is_and_whatever_a_clock_
     assert_eq!(own, 5, "four, and one in its second version");
     // A jump of a hundred years there and back.
     made.pass(100 * 365 * 24);
-    let error = refresh(&made.dir, &made.clock, true).unwrap_err();
+    let error = refresh(&made.dir, &made.clock, Renewal::Both).unwrap_err();
     assert!(matches!(error, RepositoryError::Expired { role: "root", .. }));
     publish(&made.dir, &made.clock).unwrap();
     verifies(&made.dir);
     made.pass(-100 * 365 * 24);
-    let error = refresh(&made.dir, &made.clock, true).unwrap_err();
+    let error = refresh(&made.dir, &made.clock, Renewal::Both).unwrap_err();
     assert!(matches!(error, RepositoryError::ClockBehind { .. }), "{error}");
     verifies(&made.dir);
     assert!(made.stored("one"));
@@ -163,7 +163,7 @@ fn a_stored_target_that_moved_to_a_bin_stays_when_its_old_role_goes() {
     delegate_bins(&made.dir, 4, &[], None).unwrap();
     publish(&made.dir, &made.clock).unwrap();
     made.pass(11 * 24);
-    let retired = refresh(&made.dir, &made.clock, true).unwrap().retired;
+    let retired = refresh(&made.dir, &made.clock, Renewal::Both).unwrap().retired;
     assert!(retired.metadata >= 4 && retired.targets == 0, "{retired:?}");
     assert!(!made.has("2.targets.json") && made.stored("one"));
     verifies(&made.dir);
@@ -180,7 +180,7 @@ fn a_reader_in_the_middle_of_an_update_still_finds_what_its_snapshot_lists() {
     for content in ["two", "three", "four"] {
         made.publish(content);
         made.pass(3 * 24);
-        refresh(&made.dir, &made.clock, true).unwrap();
+        refresh(&made.dir, &made.clock, Renewal::Both).unwrap();
     }
     assert!(!made.has("1.snapshot.json"), "older ones are gone by now");
     let path = TargetPath::new("a/a.txt").unwrap();
@@ -258,7 +258,7 @@ fn renewals_leave_no_more_snapshots_than_are_kept() {
     let made = made(Some(4));
     for _ in 0..60 {
         made.pass(24);
-        assert_eq!(refresh(&made.dir, &made.clock, false).unwrap().retired.trouble, None);
+        assert_eq!(refresh(&made.dir, &made.clock, Renewal::Due).unwrap().retired.trouble, None);
     }
     let snapshots = made.names().iter().filter(|name| name.ends_with(".snapshot.json")).count();
     assert!((3..=5).contains(&snapshots), "one in four days, ten days: {:?}", made.names());
@@ -299,7 +299,7 @@ fn old_metadata_that_leads_elsewhere_removes_nothing_there() {
         );
         fs::write(made.dir.join("published/metadata/2.targets.json"), evil).unwrap();
         made.pass(11 * 24);
-        let retired = refresh(&made.dir, &made.clock, true).unwrap().retired;
+        let retired = refresh(&made.dir, &made.clock, Renewal::Both).unwrap().retired;
         assert_eq!(retired.trouble.is_some(), path.starts_with("link"), "{path}: {retired:?}");
         assert_eq!(fs::read(&victim).unwrap(), b"untouched", "{path}");
         verifies(&made.dir);

@@ -142,7 +142,7 @@ fn a_publication_that_is_cut_off_at_any_file_is_finished_and_until_then_not_seen
         let resumed = match after % 2 {
             0 => publish(dir, &SystemClock).unwrap().resumed,
             // Whoever comes first, with the online key alone.
-            _ => refresh(dir, &SystemClock, true).unwrap().resumed,
+            _ => refresh(dir, &SystemClock, Renewal::Both).unwrap().resumed,
         };
         assert!(resumed, "after {after}");
         assert_eq!(signed(dir).len(), 100, "after {after}");
@@ -171,11 +171,11 @@ fn a_timestamp_is_not_renewed_over_a_snapshot_that_it_does_not_list() {
     snapshot.push(b' ');
     fs::write(&file, snapshot).unwrap();
     let before = fs::read(dir.join("published/metadata/timestamp.json")).unwrap();
-    let error = refresh(dir, &SystemClock, false).unwrap_err();
+    let error = refresh(dir, &SystemClock, Renewal::Due).unwrap_err();
     assert!(matches!(error, RepositoryError::Unverified { .. }), "{error}");
     assert_eq!(error.fault(), Fault::Refused);
     fs::remove_file(&file).unwrap();
-    assert!(matches!(refresh(dir, &SystemClock, false), Err(RepositoryError::Damaged { .. })));
+    assert!(matches!(refresh(dir, &SystemClock, Renewal::Due), Err(RepositoryError::Damaged { .. })));
     assert_eq!(fs::read(dir.join("published/metadata/timestamp.json")).unwrap(), before);
 }
 
@@ -205,7 +205,7 @@ fn adding_a_few_targets_reads_and_writes_no_other_bin() {
     let report = publish(dir, &SystemClock).unwrap();
     let roles: Vec<_> = report.roles.iter().map(|role| role.role.as_str()).collect();
     assert_eq!(roles, [touched.as_str(), "snapshot", "timestamp"]);
-    assert_eq!(refresh(dir, &SystemClock, true).unwrap().roles.len(), 2);
+    assert_eq!(refresh(dir, &SystemClock, Renewal::Both).unwrap().roles.len(), 2);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{
     Layout, RepositoryError,
     layout::{METADATA_MAX, own_folder},
+    vetting::{Vetted, vet_delegated},
 };
 use crate::{
     base::{
@@ -54,7 +55,7 @@ impl Staged {
             roles.insert(RoleName::targets(), targets);
         }
         for (role, path) in delegated(layout)? {
-            if let Some(targets) = read(&path)? {
+            if let Some(targets) = read_delegated(&path)? {
                 roles.insert(role, targets);
             }
         }
@@ -93,7 +94,8 @@ pub(super) fn read_root(layout: &Layout) -> Result<Option<Document<Root>>, Repos
 
 /// A role as it is staged.
 pub(super) fn read_role(layout: &Layout, role: &RoleName) -> Result<Option<Document<Targets>>, RepositoryError> {
-    read(&layout.staged().join(place(role)))
+    let path = layout.staged().join(place(role));
+    if role.is_top_level() { read(&path) } else { read_delegated(&path) }
 }
 
 /// Begins the next staged change, beside the one that there is: its roles are written aside, in any order and as many as
@@ -230,13 +232,26 @@ fn roles_in(folder: &Path) -> Result<Vec<(RoleName, PathBuf)>, RepositoryError> 
     Ok(found)
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<Document<T>>, RepositoryError> {
+/// What is staged may come from anybody's hands.
+fn read<T: DeserializeOwned + Vetted>(path: &Path) -> Result<Option<Document<T>>, RepositoryError> {
     let bytes = match files::read_bounded(path, METADATA_MAX) {
         Ok(bytes) => bytes,
         Err(error) if error.is_not_found() => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    serde_json::from_slice(&bytes).map(Some).map_err(|error| RepositoryError::damaged(path, error))
+    let document: Document<T> =
+        serde_json::from_slice(&bytes).map_err(|error| RepositoryError::damaged(path, error))?;
+    let vetted = document.signed.vet();
+    vetted.map_err(|why| RepositoryError::NotStagedByUs { path: path.to_owned(), why })?;
+    Ok(Some(document))
+}
+
+/// A role that targets delegates to.
+fn read_delegated(path: &Path) -> Result<Option<Document<Targets>>, RepositoryError> {
+    let Some(document) = read::<Targets>(path)? else { return Ok(None) };
+    let vetted = vet_delegated(&document.signed);
+    vetted.map_err(|why| RepositoryError::NotStagedByUs { path: path.to_owned(), why })?;
+    Ok(Some(document))
 }
 
 /// One member per line, so that a change reads well in version control.

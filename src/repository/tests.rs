@@ -177,13 +177,22 @@ fn a_clock_that_stands_before_what_is_published_was_signed_signs_nothing() {
     stage(dir, "foo/foo-2.whl", b"wheel");
     let behind = Moved::new();
     let before = snapshot(dir);
-    for error in [publish(dir, &behind).unwrap_err(), refresh(dir, &behind, true).unwrap_err()] {
+    for error in [publish(dir, &behind).unwrap_err(), refresh(dir, &behind, Renewal::Both).unwrap_err()] {
         assert!(matches!(error, RepositoryError::ClockBehind { .. }), "{error}");
     }
     let key: Box<dyn Signer> = Box::new(FileKey::load(&dir.join("keys/targets.pem")).unwrap());
     assert!(matches!(sign(dir, &[key], None, &behind), Err(RepositoryError::ClockBehind { .. })));
     assert_eq!(snapshot(dir), before);
-    publish(dir, clock).unwrap();
+    // Where it was the other clock that was wrong, the online key alone leads back.
+    let online: Vec<String> = refresh(dir, &behind, Renewal::BothAsTheClockIsRight)
+        .unwrap()
+        .roles
+        .into_iter()
+        .map(|role| role.role)
+        .collect();
+    assert_eq!(online, ["snapshot", "timestamp"]);
+    refresh(dir, &behind, Renewal::Due).unwrap();
+    assert_eq!(publish(dir, &behind).unwrap().change.added, ["foo/foo-2.whl"]);
 }
 
 #[test]
@@ -345,8 +354,8 @@ fn a_renewal_needs_the_online_key_alone() {
         // Opening one of these would be an error.
         fs::set_permissions(dir.join(format!("keys/{other}.pem")), fs::Permissions::from_mode(0o644)).unwrap();
     }
-    assert!(refresh(dir, clock, false).unwrap().roles.is_empty());
-    let report = refresh(dir, clock, true).unwrap();
+    assert!(refresh(dir, clock, Renewal::Due).unwrap().roles.is_empty());
+    let report = refresh(dir, clock, Renewal::Both).unwrap();
     assert_eq!(report.roles.iter().map(|role| role.version).collect::<Vec<_>>(), [2, 2]);
     let online = Online::read(&Layout::open(dir).unwrap()).unwrap();
     assert_eq!((online.snapshot.version.get(), online.timestamp.version.get()), (2, 2));
@@ -356,16 +365,16 @@ fn a_renewal_needs_the_online_key_alone() {
 fn timestamp_and_snapshot_are_renewed_at_half_of_their_own_life() {
     let Made { dir, clock, .. } = &made();
     clock.forward(Span::hours(11));
-    let report = refresh(dir, clock, false).unwrap();
+    let report = refresh(dir, clock, Renewal::Due).unwrap();
     assert!(report.roles.is_empty());
     // Expiries are whole seconds, rounded up.
     assert_eq!(report.due.to_string(), "2026-01-01T12:00:01Z");
     clock.forward(Span::hours(2));
     let roles = |report: OnlineReport| report.roles.into_iter().map(|role| role.role).collect::<Vec<_>>();
-    assert_eq!(roles(refresh(dir, clock, false).unwrap()), ["timestamp"]);
+    assert_eq!(roles(refresh(dir, clock, Renewal::Due).unwrap()), ["timestamp"]);
     clock.forward(Span::hours(80));
-    assert_eq!(roles(refresh(dir, clock, false).unwrap()), ["snapshot", "timestamp"]);
-    assert!(refresh(dir, clock, false).unwrap().roles.is_empty());
+    assert_eq!(roles(refresh(dir, clock, Renewal::Due).unwrap()), ["snapshot", "timestamp"]);
+    assert!(refresh(dir, clock, Renewal::Due).unwrap().roles.is_empty());
 }
 
 #[test]
@@ -375,7 +384,7 @@ fn an_expired_timestamp_and_snapshot_are_renewed_and_nothing_is_lost() {
     publish(dir, clock).unwrap();
     clock.forward(Span::days(30));
     assert!(status(dir, clock).unwrap().roles[3].expired);
-    assert_eq!(refresh(dir, clock, false).unwrap().roles.len(), 2);
+    assert_eq!(refresh(dir, clock, Renewal::Due).unwrap().roles.len(), 2);
     assert!(!status(dir, clock).unwrap().roles[3].expired);
     assert_eq!(published(dir).targets.targets.len(), 1);
 }
@@ -384,7 +393,7 @@ fn an_expired_timestamp_and_snapshot_are_renewed_and_nothing_is_lost() {
 fn an_expired_root_stops_renewals_and_publish_renews_it_where_its_key_is() {
     let Made { dir, clock, .. } = &made();
     clock.forward(Span::days(366));
-    let error = refresh(dir, clock, true).unwrap_err();
+    let error = refresh(dir, clock, Renewal::Both).unwrap_err();
     assert!(matches!(error, RepositoryError::Expired { role: "root", .. }));
     let report = publish(dir, clock).unwrap();
     assert_eq!(report.roles.len(), 4);
@@ -400,7 +409,7 @@ fn a_snapshot_that_somebody_else_wrote_is_not_signed_anew() {
     let evil = String::from_utf8(fs::read(&file).unwrap()).unwrap().replace("\"version\":2", "\"version\":1");
     fs::write(&file, evil).unwrap();
     let before = snapshot(dir);
-    for error in [refresh(dir, clock, true).unwrap_err(), publish(dir, clock).unwrap_err()] {
+    for error in [refresh(dir, clock, Renewal::Both).unwrap_err(), publish(dir, clock).unwrap_err()] {
         assert!(matches!(error, RepositoryError::Unverified { .. }), "{error}");
         assert_eq!(error.fault(), Fault::Refused);
     }
@@ -411,7 +420,7 @@ fn a_snapshot_that_somebody_else_wrote_is_not_signed_anew() {
 fn a_renewal_goes_on_while_an_editor_is_open_and_a_second_editor_does_not() {
     let Made { dir, clock, .. } = &made();
     let mut editor = Editor::open(dir).unwrap();
-    assert_eq!(refresh(dir, clock, true).unwrap().roles.len(), 2);
+    assert_eq!(refresh(dir, clock, Renewal::Both).unwrap().roles.len(), 2);
     let error = Editor::open(dir).unwrap_err();
     assert!(matches!(error, RepositoryError::Busy { .. }) && error.fault() == Fault::Local);
     // What the editor stages goes on top of the renewal.

@@ -19,7 +19,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tufgate::{
     base::{Clock, SystemClock},
-    repository::{self, Editor, InitOptions},
+    repository::{self, Editor, InitOptions, Renewal},
 };
 use tufgate_benches::target;
 
@@ -125,10 +125,10 @@ fn do_work(folder: &Path, work: &str, numbers: &[u64]) -> Outcome {
             put(folder, 0..*targets)?;
         }
         ("add", [count, run]) => put(folder, ADDED + run * count..ADDED + (run + 1) * count)?,
-        ("online", []) => drop(repository::refresh(folder, &SystemClock, true)?),
+        ("online", []) => drop(repository::refresh(folder, &SystemClock, Renewal::Both)?),
         ("timestamp", [run]) => {
             let hours = i64::try_from(13 * (run + 1))?;
-            let report = repository::refresh(folder, &Later { hours }, false)?;
+            let report = repository::refresh(folder, &Later { hours }, Renewal::Due)?;
             if report.roles.len() != 1 {
                 return Err("timestamp alone should be due: not more than 5 runs".into());
             }

@@ -222,6 +222,14 @@ async fn the_sdist_that_a_lock_names_beside_a_wheel_is_left_out_where_only_wheel
 }
 
 #[tokio::test]
+async fn a_page_that_has_one_name_with_two_digests_is_refused() {
+    let world = World::with_foo().await;
+    world.index.add("foo", "/files/other/foo-1.0.tar.gz", b"other bytes");
+    let error = world.refuses(&world.projects(&["foo"])).await;
+    assert!(matches!(&error, ApproveError::TwoFiles { filename } if filename == "foo-1.0.tar.gz"), "{error}");
+}
+
+#[tokio::test]
 async fn a_dry_run_raises_the_alarms_that_need_no_download_and_leaves_nothing() {
     let world = World::with_foo().await;
     let before = contents(&world.dir());

@@ -241,6 +241,12 @@ impl Root {
         }
     }
 
+    /// Whether what does not concern keys and expiry is as [`Root::new`] writes it, and no member is unknown.
+    pub fn has_own_form(&self) -> bool {
+        let form = (self.kind, &self.spec_version, self.consistent_snapshot);
+        form == (Kind::Root, &SpecVersion::default(), true) && self.extra.is_empty()
+    }
+
     fn check_members(&self) -> Result<(), String> {
         for name in ["root", "timestamp", "snapshot", "targets"] {
             if !self.roles.contains_key(name) {
@@ -363,6 +369,11 @@ impl SignedTargets {
 }
 
 impl<Files> Targets<Files> {
+    /// Whether type and version of the specification are as [`Targets::new`] writes them, and no member is unknown.
+    pub fn has_own_form(&self) -> bool {
+        self.kind == Kind::Targets && self.spec_version == SpecVersion::default() && self.extra.is_empty()
+    }
+
     fn check_members(&self) -> Result<(), String> {
         self.delegations.as_ref().map_or(Ok(()), Delegations::check)
     }
