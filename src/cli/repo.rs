@@ -5,6 +5,7 @@ mod closure;
 mod evidence;
 mod init;
 mod progress;
+mod redelegation;
 mod role_bar;
 mod roles;
 mod rules;
@@ -293,6 +294,7 @@ fn print_change(change: &Change) -> Result<(), Failure> {
     }
     if change.delegations {
         print_line("~ delegations")?;
+        redelegation::print(&change.delegated)?;
     }
     tell_dropped(change);
     Ok(())
@@ -301,7 +303,7 @@ fn print_change(change: &Change) -> Result<(), Failure> {
 /// Says on stderr which signatures count no longer.
 fn tell_dropped(change: &Change) {
     for dropped in &change.dropped {
-        let (count, keys) = (dropped.keyids.len(), dropped.keyids.join(", "));
+        let (count, keys) = (dropped.keyids.len(), repository::listed(&dropped.keyids));
         let sentence = format!(
             "{count} signature(s) of role {} are dropped ({keys}), since {}; it has to be signed anew",
             dropped.role, dropped.why

@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 
-/// The text with control characters, and those that turn the direction of writing, as `\u001b`: in JSON, too, that is
-/// what they are.
+use unicode_properties::{GeneralCategory, UnicodeGeneralCategory as _};
+
+/// The text with control characters, and those that turn the direction of writing or are not seen, as `\u001b`: in JSON,
+/// too, that is what they are.
 pub(super) fn harmless(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_harmful) {
         return Cow::Borrowed(text);
@@ -11,7 +13,7 @@ pub(super) fn harmless(text: &str) -> Cow<'_, str> {
     let mut harmless = String::with_capacity(text.len() + 16);
     for c in text.chars() {
         match is_harmful(c) {
-            true => harmless += &format!("\\u{:04x}", u32::from(c)),
+            true => harmless.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}"))),
             false => harmless.push(c),
         }
     }
@@ -23,10 +25,14 @@ pub(super) fn one_line(text: &str) -> String {
     harmless(text).replace('\n', "\\u000a").replace('\t', "\\u0009")
 }
 
+/// Control characters but for line feed and tab; those of format, which turn the direction of writing or have no width, so
+/// that two names look the same; separators of lines and paragraphs.
 fn is_harmful(c: char) -> bool {
-    let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let breaks = matches!(c, '\u{2028}' | '\u{2029}');
-    (c.is_control() && !matches!(c, '\n' | '\t')) || turns || breaks
+    use GeneralCategory::{Control, Format, LineSeparator, ParagraphSeparator};
+    if c.is_ascii() {
+        return c.is_ascii_control() && !matches!(c, '\n' | '\t');
+    }
+    matches!(c.general_category(), Control | Format | LineSeparator | ParagraphSeparator)
 }
 
 #[cfg(test)]
@@ -37,9 +43,11 @@ mod tests {
     fn what_steers_a_terminal_is_shown_and_all_else_stays() {
         assert_eq!(harmless("a\u{1b}[2J\u{9b}\r\u{202e}b"), "a\\u001b[2J\\u009b\\u000d\\u202eb");
         assert_eq!(one_line("a\nforged\tline"), "a\\u000aforged\\u0009line");
+        assert_eq!(harmless("pip\u{200b}\u{2060}\u{feff}\u{ad}"), "pip\\u200b\\u2060\\ufeff\\u00ad", "of no width");
         let plain = "naïve — 日本\n\tx";
         assert!(matches!(harmless(plain), Cow::Borrowed(text) if text == plain));
-        let json = serde_json::to_string("\u{9b}").unwrap();
-        assert_eq!(serde_json::from_str::<String>(&harmless(&json)).unwrap(), "\u{9b}");
+        let hidden = "\u{9b}\u{200d}\u{e0041}";
+        let json = serde_json::to_string(hidden).unwrap();
+        assert_eq!(serde_json::from_str::<String>(&harmless(&json)).unwrap(), hidden, "beyond the basic plane too");
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Layout, RepositoryError, published::Published, staged::Staged};
+use super::{Layout, Redelegation, RepositoryError, published::Published, staged::Staged};
 use crate::{
     base::Digest,
     tuf::{
@@ -26,6 +26,9 @@ pub struct Change {
     pub root: bool,
     /// Whether it changes who else may sign targets.
     pub delegations: bool,
+    /// Which paths, in which order, and how many bins: what the keys of a role are trusted for.
+    #[serde(skip_serializing_if = "Redelegation::is_empty")]
+    pub delegated: Redelegation,
     /// Signatures that what is staged had and that count no longer.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub dropped: Vec<DroppedSignatures>,
@@ -45,7 +48,7 @@ pub struct DroppedSignatures {
 impl Change {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        let Self { added, removed, changed, root, delegations, dropped: _ } = self;
+        let Self { added, removed, changed, root, delegations, delegated: _, dropped: _ } = self;
         added.is_empty() && removed.is_empty() && changed.is_empty() && !root && !delegations
     }
 }
@@ -115,7 +118,9 @@ impl Differences {
     pub(super) fn new(published: &Published, root: Option<&Root>, targets: Option<&Targets>) -> Self {
         let root = root.is_some_and(|root| !same_root(root, &published.root));
         let delegations = targets.is_some_and(|targets| targets.delegations != published.targets.delegations);
-        let change = Change { root, delegations, ..Change::default() };
+        let (before, after) = (&published.targets.delegations, targets.filter(|_| delegations));
+        let delegated = after.map(|after| Redelegation::of(before.as_ref(), after.delegations.as_ref()));
+        let change = Change { root, delegations, delegated: delegated.unwrap_or_default(), ..Change::default() };
         Self { change, moving: delegations, moved: RoleDifference::default() }
     }
 

@@ -297,6 +297,72 @@ fn the_difference_names_keys_thresholds_and_roles_that_change_and_no_others() {
 }
 
 #[test]
+fn whoever_is_to_sign_sees_paths_order_and_terminating_before_and_after() {
+    let made = made(None);
+    let dir = &made.dir;
+    let (alice, bob) = (made.key("alice"), made.key("bob"));
+    delegate(dir, &new_role("acme", &["acme/*"], &[&alice], 1)).unwrap();
+    let founded = delegate(dir, &new_role("team", &["team-*/*"], &[&bob], 1)).unwrap().delegated;
+    let trusted = |path: &str, terminating| {
+        Some(Trusted { paths: vec![path.to_owned()], path_hash_prefixes: Vec::new(), terminating })
+    };
+    let change = |role: &str, before, after| DelegationChange { role: role.to_owned(), before, after };
+    assert_eq!(
+        founded.roles,
+        [change("acme", None, trusted("acme/*", false)), change("team", None, trusted("team-*/*", false))]
+    );
+    for name in ["alice", "bob"] {
+        sign_with(dir, load(&made, name)).unwrap();
+    }
+    publish(dir, &SystemClock).unwrap();
+
+    // Everything goes to one key, without a change of keys.
+    let all = NamedRole {
+        name: "team".to_owned(),
+        paths: vec!["*/*".to_owned()],
+        terminating: Some(true),
+        before: Some("acme".to_owned()),
+        ..NamedRole::default()
+    };
+    delegate(dir, &all).unwrap();
+    let order = |names: [&str; 2]| names.map(str::to_owned).to_vec();
+    let expected = Redelegation {
+        roles: vec![change("team", trusted("team-*/*", false), trusted("*/*", true))],
+        order: Some(Turn { before: order(["acme", "team"]), after: order(["team", "acme"]) }),
+        ..Redelegation::default()
+    };
+    let seen = diff(dir, &SystemClock).unwrap();
+    assert_eq!((seen.change.delegated, seen.keys), (expected.clone(), Vec::new()));
+    assert_eq!(status(dir, &SystemClock).unwrap().staged.delegated, expected);
+
+    remove_delegation(dir, "team").unwrap();
+    let gone = diff(dir, &SystemClock).unwrap().change.delegated;
+    assert_eq!(gone.roles, [change("team", trusted("team-*/*", false), None)]);
+    remove_delegation(dir, "acme").unwrap();
+    let bins = delegate_bins(dir, 16, &[], None).unwrap().delegated.bins;
+    assert_eq!(bins, Some(Turn { before: 0, after: 16 }));
+}
+
+#[test]
+fn another_key_under_the_id_of_a_known_one_is_told() {
+    let made = made(None);
+    let dir = &made.dir;
+    let alice = made.key("alice");
+    delegate(dir, &new_role("acme", &["acme/*"], &[&alice], 1)).unwrap();
+    let staged = diff(dir, &SystemClock).unwrap().change.delegated;
+    assert!(!staged.other);
+    sign_with(dir, alice).unwrap();
+    publish(dir, &SystemClock).unwrap();
+    let before = published(dir).targets.delegations.clone().unwrap();
+    assert!(Redelegation::of(Some(&before), Some(&before)).is_empty());
+    let mut after = before.clone();
+    let key = after.keys.values_mut().next().unwrap();
+    key.keyval.insert("public".to_owned(), made.key("evil").public().keyval.public.clone().into());
+    let change = Redelegation::of(Some(&before), Some(&after));
+    assert_eq!(change, Redelegation { other: true, ..Redelegation::default() });
+}
+
+#[test]
 fn a_signature_falls_with_the_change_that_it_was_made_for() {
     let made = made(None);
     let dir = &made.dir;

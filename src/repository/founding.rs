@@ -11,7 +11,8 @@ use std::{
 use jiff::Timestamp as Moment;
 
 use super::{
-    Awaited, Change, InitOptions, Layout, Lifetimes, PublicPart, Publication, RepositoryError, SignReport,
+    Awaited, Change, InitOptions, Layout, Lifetimes, PublicPart, Publication, Redelegation, RepositoryError,
+    SignReport,
     ceremony::check_change,
     delegation,
     diff::change_digest,
@@ -220,8 +221,9 @@ impl Founding {
 
     /// What it changes: all that there is.
     pub(super) fn change(&self) -> Change {
-        let delegations = self.targets().is_some_and(|targets| targets.delegations.is_some());
-        Change { root: true, delegations, ..Change::default() }
+        let delegations = self.targets().and_then(|targets| targets.delegations.as_ref());
+        let delegated = Redelegation::of(None, delegations);
+        Change { root: true, delegations: delegations.is_some(), delegated, ..Change::default() }
     }
 
     /// All that is to be signed, for whoever wants to bind it.

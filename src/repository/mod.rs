@@ -22,6 +22,7 @@ pub mod progress;
 mod proposal;
 pub mod publish;
 mod published;
+mod redelegation;
 mod retire;
 mod settings;
 mod signing;
@@ -44,9 +45,10 @@ pub use keys::{FileKey, KeySource, PublicPart, SecretFile, Secrets, Signer};
 pub use layout::{InitOptions, Initialised, Layout, holds_only_init, init};
 pub use online::{OnlineReport, Renewal, refresh, serve_timestamps};
 pub use publish::{Publication, publish, publish_with};
+pub use redelegation::{DelegationChange, Redelegation, Trusted, Turn};
 pub use retire::Retired;
 pub use settings::{ApprovalRules, IndexRecord, Lifetimes, RepositorySettings};
-pub use signing::Awaited;
+pub use signing::{Awaited, listed};
 pub use status::{KeyStatus, RepositoryStatus, RoleStatus, status, status_with};
 
 #[cfg(test)]

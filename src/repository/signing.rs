@@ -81,6 +81,18 @@ impl Asked {
     }
 }
 
+/// How many names, or ids of keys, are listed: whoever writes the folder says how many there are.
+const LISTED_MAX: usize = 8;
+
+/// The first few of them for a sentence, and how many more there are.
+pub fn listed(names: &[impl AsRef<str>]) -> String {
+    let mut shown = names.iter().take(LISTED_MAX).map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
+    if names.len() > LISTED_MAX {
+        shown += &format!(" and {} more", names.len() - LISTED_MAX);
+    }
+    shown
+}
+
 /// The signatures that a staged role has and those that it waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Awaited {
@@ -188,7 +200,7 @@ pub(super) fn check_wanted(awaited: &[Awaited], signers: &[Box<dyn Signer>]) -> 
                 .collect();
             wanted.sort_unstable();
             wanted.dedup();
-            let wanted = if wanted.is_empty() { "nobody".to_owned() } else { wanted.join(", ") };
+            let wanted = if wanted.is_empty() { "nobody".to_owned() } else { listed(&wanted) };
             return Err(RepositoryError::KeyNotInRole { keyid: keyid.clone(), wanted });
         }
     }
@@ -218,7 +230,7 @@ pub(super) fn complete<'s, T: Role + Serialize>(
                 threshold: u64::from(awaited.threshold),
                 have: awaited.signed.len() as u64,
                 dropped: Box::default(),
-                missing: awaited.missing.join(", "),
+                missing: listed(&awaited.missing),
                 keys: keys.path().to_owned(),
             });
         }

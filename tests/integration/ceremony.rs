@@ -309,6 +309,27 @@ fn digest(team: &Team, dir: &str) -> String {
 }
 
 #[test]
+fn a_delegation_that_hands_everything_to_one_key_is_shown_wherever_a_change_is() {
+    let team = Team::new(&[]);
+    team.key("dir/keys/team.pem");
+    let ours = ["delegate", "dir", "team", "--paths", "team-*/*"];
+    team.repo(&[&ours[..], &["--key", "dir/keys/team.pub.json"]].concat());
+    team.repo(&["publish", "dir"]);
+    let staged =
+        team.repo(&["delegate", "dir", "team", "--paths", "*/*", "--paths", "x\u{200b}\n  = y", "--terminating"]);
+    for shown in [staged, team.repo(&["diff", "dir"]), team.repo(&["status", "dir"]), team.repo(&["sign", "dir"])] {
+        let start = shown.lines().skip_while(|line| *line != "~ delegations");
+        let lines: Vec<&str> = start.skip(1).take(4).collect();
+        let role = "role team: not terminating -> terminating (no later role is asked for its paths)";
+        assert_eq!(lines, [role, "  + */*", "  + x\\u200b\\u000a  = y", "  - team-*/*"], "{shown}");
+    }
+    let json: Value = serde_json::from_str(&team.repo(&["diff", "dir", "--json"])).unwrap();
+    let role = &json["change"]["delegated"]["roles"][0];
+    assert_eq!((&role["before"]["paths"][0], &role["after"]["paths"][0]), (&"team-*/*".into(), &"*/*".into()));
+    assert_eq!((&role["before"]["terminating"], &role["after"]["terminating"]), (&false.into(), &true.into()));
+}
+
+#[test]
 fn a_person_signs_the_change_that_they_saw_and_no_other() {
     let team = Team::new(&[]);
     let [alice, bob] = ["alice", "bob"].map(|name| team.key(&format!("{name}.pem")));

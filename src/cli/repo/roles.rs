@@ -16,11 +16,10 @@ use crate::{
         self, Awaited, Change, Difference, KeyChange, NamedRole, PublicPart, RepositoryError, Rotation, Signer,
         keys::{self, KeyFolder},
         layout::Layout,
+        listed,
     },
 };
 
-/// How many roles that wait for the same are listed by name.
-const LISTED_MAX: usize = 8;
 /// The longest answer that is read, in bytes.
 const ANSWER_MAX: u64 = 100;
 
@@ -258,14 +257,35 @@ pub(super) fn print_awaited(roles: &[Awaited]) -> Result<(), Failure> {
 }
 
 fn awaited_line(role: &Awaited, names: &[&str]) -> String {
-    let mut name = names.iter().take(LISTED_MAX).copied().collect::<Vec<_>>().join(", ");
-    if names.len() > LISTED_MAX {
-        name += &format!(" and {} more", names.len() - LISTED_MAX);
-    }
+    let name = listed(names);
     let by = if role.by.is_empty() { String::new() } else { format!(" (keys {})", role.by) };
     let count = format!("{} of {} signature(s)", role.signed.len(), role.threshold);
     if role.is_complete() {
         return format!("signed   {name}{by}: {count}, publish before {}", role.expires);
     }
-    format!("waiting  {name}{by}: {count}, until {}; can sign: {}", role.expires, role.missing.join(", "))
+    format!("waiting  {name}{by}: {count}, until {}; can sign: {}", role.expires, listed(&role.missing))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hundred_thousand_key_ids_are_a_short_line() {
+        let awaited = Awaited {
+            role: "targets".to_owned(),
+            by: String::new(),
+            version: 2,
+            expires: "2027-01-01T00:00:00Z".to_owned(),
+            threshold: 1,
+            signed: Vec::new(),
+            missing: (0..100_000).map(|n| format!("key{n}")).collect(),
+        };
+        let line = awaited_line(&awaited, &["targets"]);
+        assert!(
+            line.ends_with("can sign: key0, key1, key2, key3, key4, key5, key6, key7 and 99992 more"),
+            "{line:.300}"
+        );
+        assert_eq!(listed(&awaited.missing[..8]), "key0, key1, key2, key3, key4, key5, key6, key7", "all of a few");
+    }
 }
