@@ -6,7 +6,7 @@ use std::{num::NonZeroUsize, panic, thread};
 const SHARE: usize = 64;
 
 /// Does `work` for each item, on all cores, and hands the results to `take` in the order of the items. The first error
-/// in that order ends it. Some [`SHARE`] results of each core are held at once, whatever the number of items.
+/// in that order ends it. At most 64 results of each core are held at once, whatever the number of items.
 pub fn in_order<T: Send, R: Send, E: Send>(
     items: impl IntoIterator<Item = T>,
     work: impl Fn(T) -> Result<R, E> + Sync,

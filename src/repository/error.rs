@@ -311,7 +311,7 @@ pub enum RepositoryError {
     },
     /// A role has expired that this command cannot renew.
     #[error(
-        "role {role} expired {expires}, by this machine's clock, which says {now}; renew it with `tufgate repo publish` where \
+        "role {role} expired {expires}, by this machine's clock, which says {now:.0}; renew it with `tufgate repo publish` where \
          its private key is, or set the clock"
     )]
     Expired {
@@ -324,7 +324,7 @@ pub enum RepositoryError {
     },
     /// The clock stands before what is published was signed.
     #[error(
-        "this machine's clock says {now}, and what is published was signed about {signed}: set the clock; or, if it is \
+        "this machine's clock says {now:.0}, and what is published was signed about {signed}: set the clock; or, if it is \
          right and the one that signed was ahead, sign anew with `tufgate repo publish --refresh --clock-is-right`"
     )]
     ClockBehind {

@@ -50,7 +50,7 @@ pub enum SdistError {
         /// What is wrong.
         why: String,
     },
-    /// It unpacks to more than [`UNPACKED_MAX`], or has more members than [`MEMBERS_MAX`].
+    /// It unpacks to more than 4 GiB, or has more than 200,000 members.
     #[error("it unpacks to more than {UNPACKED_MAX} or {MEMBERS_MAX} members")]
     TooLarge,
     /// A header that readers read differently.
