@@ -7,6 +7,7 @@
 
 mod audit;
 mod bases;
+mod bounded;
 mod build;
 mod candidates;
 mod closure;

@@ -15,6 +15,7 @@ use zip::{
     read::{ArchiveOffset, Config},
 };
 
+use super::bounded::Bounded;
 use crate::{base::ByteSize, simple::ProjectName};
 
 /// The largest METADATA that is taken.
@@ -124,7 +125,7 @@ pub(super) fn entries<R: Read + Seek>(
 ) -> Result<Vec<Vec<u8>>, WheelError> {
     // Offsets count from the first byte. Readers guess in different ways at those that do not.
     let strict = Config { archive_offset: ArchiveOffset::Known(0) };
-    let bounded = Bounded { inner: &mut *file, left: READ_MAX.bytes() };
+    let bounded = Bounded::new(&mut *file, READ_MAX);
     let mut archive = ZipArchive::with_config(strict, bounded).map_err(zip_error)?;
     let names: Vec<String> = archive.file_names().map(str::to_owned).collect();
     if names.len() > ENTRIES_MAX {
@@ -169,30 +170,6 @@ pub(super) fn requires_python(metadata: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(metadata);
     let value = field(&text, "requires-python").filter(|value| !value.is_empty())?;
     (value.len() <= REQUIRES_PYTHON_MAX && !value.chars().any(char::is_control)).then(|| value.to_owned())
-}
-
-/// A reader that fails once so many bytes were read.
-struct Bounded<R> {
-    inner: R,
-    left: u64,
-}
-
-impl<R: Read> Read for Bounded<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let room = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
-        if room == 0 && !buffer.is_empty() {
-            return Err(std::io::Error::other(format!("more than {READ_MAX} would have to be read of it")));
-        }
-        let read = self.inner.read(buffer.get_mut(..room).unwrap_or_default())?;
-        self.left = self.left.saturating_sub(read as u64);
-        Ok(read)
-    }
-}
-
-impl<R: Seek> Seek for Bounded<R> {
-    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
-        self.inner.seek(to)
-    }
 }
 
 fn metadata_path(names: &[String], project: &ProjectName, version: &Version) -> Result<String, WheelError> {

@@ -15,6 +15,7 @@ pub mod jitter;
 pub mod limits;
 pub mod mutex;
 pub mod parallel;
+pub mod text;
 
 pub use chunks::{ChunkDigests, ChunkHasher, ChunksError};
 pub use clients::client_of;

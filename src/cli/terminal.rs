@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use unicode_properties::{GeneralCategory, UnicodeGeneralCategory as _};
+use crate::base::text::is_unseen;
 
 /// The text with control characters, and those that turn the direction of writing or are not seen, as `\u001b`: in JSON,
 /// too, that is what they are.
@@ -25,14 +25,9 @@ pub(super) fn one_line(text: &str) -> String {
     harmless(text).replace('\n', "\\u000a").replace('\t', "\\u0009")
 }
 
-/// Control characters but for line feed and tab; those of format, which turn the direction of writing or have no width, so
-/// that two names look the same; separators of lines and paragraphs.
+/// What is not seen, but for line feed and tab.
 fn is_harmful(c: char) -> bool {
-    use GeneralCategory::{Control, Format, LineSeparator, ParagraphSeparator};
-    if c.is_ascii() {
-        return c.is_ascii_control() && !matches!(c, '\n' | '\t');
-    }
-    matches!(c.general_category(), Control | Format | LineSeparator | ParagraphSeparator)
+    is_unseen(c) && !matches!(c, '\n' | '\t')
 }
 
 #[cfg(test)]

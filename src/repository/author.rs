@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 use super::RepositoryError;
+use crate::base::text::is_unseen;
 
 /// The longest name, in characters.
 const NAME_MAX: usize = 100;
@@ -27,15 +28,10 @@ pub fn author() -> Option<String> {
 
 fn checked(name: String) -> Result<Option<String>, RepositoryError> {
     let name = name.trim();
-    if name.chars().any(|c| c.is_control() || is_invisible(c)) || name.chars().count() > NAME_MAX {
+    if name.chars().any(is_unseen) || name.chars().count() > NAME_MAX {
         return Err(RepositoryError::AuthorName { max: NAME_MAX });
     }
     Ok((!name.is_empty()).then(|| name.to_owned()))
-}
-
-/// Whether a character shows nothing, or turns the direction of writing: with them one name looks like another.
-fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// A login name that cannot be written is none.

@@ -6,27 +6,18 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use jiff::{SignedDuration, Timestamp as Moment};
+use jiff::SignedDuration;
 
 use super::{
     keys::{FileKey, Signer as _},
     published::Published,
+    tests::Moved,
     *,
 };
 use crate::{
-    base::{Clock, Digest, Span},
+    base::{Clock as _, Digest, Span},
     tuf::TargetPath,
 };
-
-/// A clock that a test moves, both ways.
-#[derive(Clone, Debug)]
-struct Moved(Arc<Mutex<Moment>>);
-
-impl Clock for Moved {
-    fn now(&self) -> Moment {
-        *self.0.lock().unwrap()
-    }
-}
 
 struct Made {
     _folder: tempfile::TempDir,

@@ -25,7 +25,7 @@ use crate::{
 
 /// A clock that a test moves.
 #[derive(Clone, Debug)]
-struct Moved(Arc<Mutex<Moment>>);
+pub(super) struct Moved(pub(super) Arc<Mutex<Moment>>);
 
 impl Moved {
     fn new() -> Self {

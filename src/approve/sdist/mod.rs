@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tar::{Archive, Entry, Header};
 
 use super::{
+    bounded::{BoundReached, Bounded},
     metadata::CoreMetadata,
     wheel::{self, METADATA_MAX, WheelError, cut},
 };
@@ -279,28 +280,6 @@ fn is_same_file(name: &str, wanted: &str) -> bool {
     stem.to_lowercase() == wanted.to_lowercase()
 }
 
-/// A reader that fails once so many bytes were read.
-struct Bounded<R> {
-    inner: R,
-    left: u64,
-}
-
-impl<R: Read> Read for Bounded<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let room = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
-        if room == 0 && !buffer.is_empty() {
-            return Err(std::io::Error::other(BoundReached));
-        }
-        let read = self.inner.read(buffer.get_mut(..room).unwrap_or_default())?;
-        self.left = self.left.saturating_sub(read as u64);
-        Ok(read)
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("more than {UNPACKED_MAX} would have to be unpacked")]
-struct BoundReached;
-
 fn tar_error(error: &std::io::Error) -> SdistError {
     if error.get_ref().is_some_and(|inner| inner.is::<BoundReached>()) {
         return SdistError::TooLarge;
@@ -310,7 +289,7 @@ fn tar_error(error: &std::io::Error) -> SdistError {
 
 fn tarred<R: Read>(sdist: R, chooser: &mut Chooser<'_>) -> Result<(), SdistError> {
     let mut compressed = BufReader::with_capacity(64 << 10, sdist);
-    let mut unpacked = Bounded { inner: GzDecoder::new(&mut compressed), left: UNPACKED_MAX.bytes() };
+    let mut unpacked = Bounded::new(GzDecoder::new(&mut compressed), UNPACKED_MAX);
     walk(&mut unpacked, chooser)?;
     // The first block of zeros ends it for some readers, two of them for others: nothing may follow.
     let mut rest = vec![0_u8; 64 << 10];
